@@ -1,0 +1,21 @@
+// crc32c.h - CRC-32C (Castagnoli): the checksum of journal records and of the crc32c digests.
+//
+// The value is the usual one (reflected, inverted before and after): crc32c(0, "123456789", 9) == 0xe3069283.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace holdfast {
+
+// The checksum of what `seed` is the checksum of, followed by these bytes. 0 starts one. Any thread.
+uint32_t crc32c(uint32_t seed, const void* from, size_t bytes);
+
+// Copies and checksums in one pass over the bytes; the ranges don't overlap. What is checksummed is what was loaded
+// for the copy, so the two agree even if `from` changes meanwhile. Not guarded against faults.
+uint32_t crc32c_copy(uint32_t seed, void* to, const void* from, size_t bytes);
+
+// "sse4.2", "arm64" or "table": what this processor runs. For the status report and the tests.
+const char* crc32c_variant();
+
+}  // namespace holdfast
