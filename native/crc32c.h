@@ -15,6 +15,9 @@ uint32_t crc32c(uint32_t seed, const void* from, size_t bytes);
 // for the copy, so the two agree even if `from` changes meanwhile. Not guarded against faults.
 uint32_t crc32c_copy(uint32_t seed, void* to, const void* from, size_t bytes);
 
+// The same value without any special instruction: what the fast form falls back on, and is tested against.
+uint32_t crc32c_portable(uint32_t seed, const void* from, size_t bytes);
+
 // "sse4.2", "arm64" or "table": what this processor runs. For the status report and the tests.
 const char* crc32c_variant();
 

@@ -1,0 +1,65 @@
+// check.h - what the small test programs in C++ print: TAP, one point for each named test.
+#pragma once
+
+#include <stdio.h>
+
+#include <cstdint>
+#include <string>
+#include <type_traits>
+
+namespace check {
+
+inline int points = 0;
+inline int failed_points = 0;
+inline int failures_here = 0;  // in the test that runs
+inline std::string context;    // told with a failure: the seed or the case of a loop
+
+template <typename T>
+std::string text(const T& value) {
+  if constexpr (std::is_same_v<T, bool>) {
+    return value ? "true" : "false";
+  } else if constexpr (std::is_enum_v<T>) {
+    return std::to_string(static_cast<long long>(value));
+  } else if constexpr (std::is_arithmetic_v<T>) {
+    return std::to_string(value);
+  } else {
+    return std::string(value);
+  }
+}
+
+inline bool fail(const char* file, int line, const std::string& what) {
+  // A loop that fails everywhere would bury its first failure.
+  if (++failures_here <= 10) {
+    fprintf(stdout, "# %s:%d: %s%s%s\n", file, line, what.c_str(), context.empty() ? "" : " in ", context.c_str());
+  }
+  return false;
+}
+
+template <typename Body>
+void test(const char* name, const Body& body) {
+  failures_here = 0;
+  context.clear();
+  body();
+  ++points;
+  if (failures_here != 0) ++failed_points;
+  printf("%s %d - %s\n", failures_here == 0 ? "ok" : "not ok", points, name);
+  fflush(stdout);
+}
+
+// Prints the plan; what main() returns.
+inline int done() {
+  printf("1..%d\n", points);
+  return failed_points == 0 && points > 0 ? 0 : 1;
+}
+
+}  // namespace check
+
+// Both yield whether it held, so that a test can stop early.
+#define CHECK(condition) ((condition) ? true : ::check::fail(__FILE__, __LINE__, "not true: " #condition))
+#define CHECK_EQ(found, wanted)                                                                                \
+  ([&](const auto& found_, const auto& wanted_) {                                                              \
+    return found_ == wanted_ ? true                                                                            \
+                             : ::check::fail(__FILE__, __LINE__,                                               \
+                                             std::string(#found) + " is " + ::check::text(found_) + ", not " + \
+                                                 ::check::text(wanted_));                                      \
+  }((found), (wanted)))
