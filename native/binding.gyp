@@ -6,10 +6,10 @@
     "type": "loadable_module",
     "sources": ["<!@(node -p \"require('fs').readdirSync('.').filter(f => f.endsWith('.cc')).sort().join(' ')\")"],
     # As a system directory: warnings are asked of our code, not of the Node-API headers.
-    "cflags+": ["<!@(node -p \"'-isystem ' + require('node-addon-api').include_dir\")"],
+    "cflags": ["<!@(node -p \"'-isystem ' + require('node-addon-api').include.slice(1, -1)\")"],
     "defines": ["NAPI_VERSION=9", "NAPI_DISABLE_CPP_EXCEPTIONS", "NODE_ADDON_API_DISABLE_DEPRECATED"],
-    "cflags_cc!": ["-std=gnu++17", "-std=gnu++20", "-fno-exceptions"],
-    "cflags_cc": ["-std=gnu++20", "-fno-exceptions", "-Wall", "-Wextra", "-fvisibility=hidden"],
+    "cflags_cc!": ["-std=gnu++17"],
+    "cflags_cc": ["-std=gnu++20", "-Wall", "-Wextra", "-fvisibility=hidden"],
     "ldflags": ["-pthread"],
   },
   "targets": [
