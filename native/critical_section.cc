@@ -14,8 +14,8 @@ std::atomic<uint64_t> gate{0};
 std::atomic<void (*)()> last_out_action{nullptr};
 
 // Sections this thread is inside of. Only the outermost one passes the gate, so that a nested begin after TERM can't
-// refuse the second half of something that has begun.
-thread_local uint32_t nested = 0;
+// refuse the second half of something that has begun. initial-exec: the default model of a shared object is a call.
+__attribute__((tls_model("initial-exec"))) thread_local uint32_t nested = 0;
 
 void last_out() {
   if (void (*action)() = last_out_action.load()) action();

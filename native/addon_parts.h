@@ -1,0 +1,12 @@
+// addon_parts.h - what the files that make up the addon's surface export. Only addon*.cc include napi.h.
+#pragma once
+
+#include <napi.h>
+
+namespace holdfast {
+
+// Signals, deadlines, the gate, the listening socket, and the pattern library, as one table of functions on `exports`.
+// Called once for each environment (main thread, workers); what it touches is the process's.
+void export_lifecycle(Napi::Env env, Napi::Object exports);
+
+}  // namespace holdfast
