@@ -1,6 +1,6 @@
 // sha256.h - SHA-256 for digest guards, in the core so that it also runs outside Node.
 //
-// About 0.3 GB/s, or 1.5 to 2 where the processor has SHA instructions: never on a thread that must not block.
+// Portable, some 0.3 GB/s: never over more than a batch may name, on a thread that must not block.
 #pragma once
 
 #include <cstddef>
