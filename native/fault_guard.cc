@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <string.h>
+#include <ucontext.h>
 
 #include <atomic>
 #include <cerrno>
@@ -90,6 +91,9 @@ void on_bus_error(int number, siginfo_t* info, void* context) {
   if (slot != nullptr && info->si_code > 0 && in_range(*slot, *info)) {
     armed = nullptr;
     caught.fetch_add(1, std::memory_order_relaxed);
+    // Nothing is masked by the delivery (SA_NODEFER), but ThreadSanitizer's own handler, which calls this one, masks
+    // all.
+    pthread_sigmask(SIG_SETMASK, &static_cast<ucontext_t*>(context)->uc_sigmask, nullptr);
     siglongjmp(slot->back, 1);
   }
   const int saved = errno;
