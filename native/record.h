@@ -1,0 +1,129 @@
+// record.h - a record's bytes in order: written once, read by the commit, the flusher and recovery. See format.h.
+#pragma once
+
+#include <string.h>
+
+#include <span>
+#include <vector>
+
+#include "batch.h"
+#include "crc32c.h"
+#include "format.h"
+
+namespace holdfast {
+
+inline uint64_t padded_to(uint64_t bytes, uint64_t multiple) { return (bytes + multiple - 1) / multiple * multiple; }
+
+// Bytes that a record takes in the ring.
+inline uint64_t record_bytes(size_t regions, const std::vector<Image>& images, uint64_t meta_bytes, uint64_t outcome_bytes) {
+  uint64_t bytes = sizeof(RecordHeader) + regions * sizeof(RecordRegion) + padded_to(meta_bytes, 8) + outcome_bytes;
+  for (const Image& image : images) bytes += sizeof(ImageHeader) + padded_to(image.length, 8);
+  return padded_to(bytes, kRecordAlign);
+}
+
+// The crc that a record has when its predecessor's is `seed`. Reads total_bytes.
+inline uint32_t record_crc(const RecordHeader& record, uint32_t seed) {
+  RecordHeader header = record;
+  header.crc = 0;
+  return crc32c(crc32c(seed, &header, sizeof header), &record + 1, record.total_bytes - sizeof header);
+}
+
+// Writes one record into ring memory. The parts come in the order of the
+// methods; finish() gives the checksum and seal() makes the record valid.
+class RecordWriter {
+ public:
+  // `header` has kind, flags, lsn, salt and time; the counts are kept here. `seed`: the predecessor's crc.
+  RecordWriter(uint8_t* space, const RecordHeader& header, uint32_t seed)
+      : start_(space), at_(space + sizeof(RecordHeader)), header_(header), seed_(seed) {
+    // A reader of the ring must not take the half-written record for the one that stood here a pass ago.
+    memset(space, 0, sizeof(RecordHeader));
+  }
+
+  void regions(std::span<const RecordRegion> regions) {
+    put(regions.data(), regions.size_bytes());
+    header_.region_count = static_cast<uint32_t>(regions.size());
+  }
+  void image(const Image& image, uint16_t region) {
+    ImageHeader header = {image.offset, image.length, region, 0};
+    put(&header, sizeof header);
+    put(image.bytes, image.length);
+    pad(8);
+    header_.image_count++;
+  }
+  void meta(std::span<const uint8_t> bytes) {
+    put(bytes.data(), bytes.size());
+    pad(8);
+    header_.meta_bytes = static_cast<uint32_t>(bytes.size());
+  }
+  void outcome(const OutcomeHeader& outcome, std::span<const uint8_t> answer) {
+    put(&outcome, sizeof outcome);
+    put(answer.data(), answer.size());
+    header_.outcome_bytes = static_cast<uint32_t>(sizeof outcome + answer.size());
+  }
+  uint32_t finish() {
+    pad(kRecordAlign);
+    header_.magic = kRecordMagic;
+    header_.crc = 0;
+    header_.total_bytes = static_cast<uint64_t>(at_ - start_);
+    memcpy(start_, &header_, sizeof header_);
+    return record_crc(*reinterpret_cast<const RecordHeader*>(start_), seed_);
+  }
+  void seal(uint32_t crc) { reinterpret_cast<RecordHeader*>(start_)->crc = crc; }
+
+ private:
+  void put(const void* from, size_t bytes) {
+    if (bytes) memcpy(at_, from, bytes);
+    at_ += bytes;
+  }
+  void pad(uint64_t multiple) {
+    uint64_t over = static_cast<uint64_t>(at_ - start_) % multiple;
+    if (over == 0) return;
+    memset(at_, 0, multiple - over);
+    at_ += multiple - over;
+  }
+
+  uint8_t* start_;
+  uint8_t* at_;
+  RecordHeader header_;
+  uint32_t seed_;
+};
+
+// Reads a valid record.
+class RecordReader {
+ public:
+  explicit RecordReader(const RecordHeader* record) : record_(record) {}
+
+  RecordRegion region(uint32_t i) const { return regions()[i]; }
+  template <typename Visit>
+  void each_image(Visit visit) const {
+    const uint8_t* at = images();
+    for (uint32_t i = 0; i < record_->image_count; i++) {
+      ImageHeader image;
+      memcpy(&image, at, sizeof image);
+      at += sizeof image;
+      visit(image, at);
+      at += padded_to(image.length, 8);
+    }
+  }
+  std::span<const uint8_t> meta() const {
+    return {images(), record_->meta_bytes};  // a record has images or a meta
+  }
+  // Null when the record has none. `answer` lies behind the header.
+  const OutcomeHeader* outcome(std::span<const uint8_t>* answer) const {
+    if (!(record_->flags & kRecordHasOutcome)) return nullptr;
+    const uint8_t* at = images();
+    each_image([&](const ImageHeader& image, const uint8_t* bytes) { at = bytes + padded_to(image.length, 8); });
+    at += padded_to(record_->meta_bytes, 8);
+    const auto* header = reinterpret_cast<const OutcomeHeader*>(at);
+    *answer = {at + sizeof *header, header->answer_bytes};
+    return header;
+  }
+
+ private:
+  const RecordRegion* regions() const { return reinterpret_cast<const RecordRegion*>(record_ + 1); }
+  const uint8_t* images() const { return reinterpret_cast<const uint8_t*>(regions() + record_->region_count); }
+
+  const RecordHeader* record_;
+};
+
+}  // namespace holdfast

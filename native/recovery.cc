@@ -1,0 +1,13 @@
+// recovery.cc - the decision table of recovery.h.
+#include "recovery.h"
+
+namespace holdfast {
+
+RecoveryRow decide_recovery(const RecoveryConditions& c) {
+  if (!c.same_boot_and_journal) return c.closed_in_order ? RecoveryRow::E : RecoveryRow::F;
+  if (!c.same_chain) return RecoveryRow::D;
+  if (!c.counts_sane || !c.chain_reaches_committed) return RecoveryRow::C;
+  return c.all_applied_and_settled ? RecoveryRow::A : RecoveryRow::B;
+}
+
+}  // namespace holdfast

@@ -1,0 +1,38 @@
+// recovery.h - what to do with a store that is being opened: the decision, apart from the doing (store_open.cc).
+//
+// It is decided from what the files say, never from an errno or from how the last process ended.
+//
+//        same boot   same    counts   chain reaches  all applied,  closed  |
+//   row  and journal chain   sane     committed      settled       in order| what is done
+//   ---------------------------------------------------------------------------------------------------------------
+//    A   yes         yes     yes      yes            yes           -       | nothing: every word still holds
+//    B   yes         yes     yes      yes            no            -       | sync the journal, redo applied+1..committed
+//    C   yes         yes     otherwise               -             -       | corrupt: keep the journal, fault every region
+//    D   yes         no      -        -              -             -       | a recovery was killed: redo the chain, new salt
+//    E   no          -       -        -              -             yes     | the store was moved or the machine restarted
+//                                                                          | after an orderly end: new salt
+//    F   no          -       -        -              -             no      | power cut or kernel crash: redo the chain,
+//                                                                          | sync, new salt; fast regions are unverified
+//
+//   same boot and journal: boot id, device, inode and birth time of the journal are those in the words
+//   same chain:            the words' salt is the newest checkpoint's
+//   counts sane:           checkpoint <= applied <= committed
+//   closed in order:       the newest checkpoint says so and no valid record follows it
+#pragma once
+
+namespace holdfast {
+
+struct RecoveryConditions {
+  bool same_boot_and_journal = false;
+  bool same_chain = false;
+  bool counts_sane = false;
+  bool chain_reaches_committed = false;
+  bool all_applied_and_settled = false;
+  bool closed_in_order = false;
+};
+
+enum class RecoveryRow : char { A = 'A', B = 'B', C = 'C', D = 'D', E = 'E', F = 'F' };
+
+RecoveryRow decide_recovery(const RecoveryConditions& c);
+
+}  // namespace holdfast

@@ -1,0 +1,92 @@
+// region.h - one region: its files, its mapping and what is known of it. Knows nothing of the journal or of HTTP.
+//
+// Every field is guarded by the store's lock unless it says otherwise. A Region outlives its removal for as long as
+// a reader holds it (std::shared_ptr), and a mapping outlives a resize for the same reason.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "file.h"
+#include "format.h"
+#include "holdfast.h"
+#include "status.h"
+
+namespace holdfast {
+
+// What regions/NAME/meta says.
+struct RegionMeta {
+  std::string name;
+  std::string labels = "{}";  // JSON text, opaque here
+  std::string path;           // of the data file, when adopted
+  uint64_t incarnation = 0;   // unique per creation; microseconds since 1970, made unique
+  uint64_t meta_generation = 0;
+  uint64_t size = 0;  // bytes
+  uint64_t created_us = 0;
+  uint64_t modified_us = 0;
+  Durability durability = Durability::durable;
+  uint32_t flags = 0;  // kMeta...
+};
+
+std::vector<uint8_t> encode_meta(const RegionMeta& meta);
+// False: not a valid meta. The bytes may come from a record or a file.
+bool decode_meta(std::span<const uint8_t> bytes, RegionMeta* meta);
+
+class Region {
+ public:
+  RegionMeta meta;
+  uint64_t generation = 0;          // of the last committed batch
+  uint64_t visible_generation = 0;  // of the last applied one
+  uint64_t durable_generation = 0;  // of the last one that survives a power cut
+  uint64_t acknowledged_lsn = 0;    // the last record whose batch was answered before it was applied
+  uint32_t pending = 0;             // committed records that wait to be applied
+  bool dirty = false;               // applied images that no fdatasync has covered since the last checkpoint began
+  bool removed = false;
+  std::string fault;                // empty: fine. Otherwise why writes are refused.
+  uint64_t fault_lsn = 0;           // the first record that may be missing from the data; 0: none is
+  uint64_t saved_lsn = 0;           // records up to it are in the redo file
+
+  // Opens (`creating`: makes) the files of the region in `directory`. The data file must be at least meta.size long;
+  // a shorter one leaves the region faulted, not unopened. Returns an errno value.
+  int open(const File& directory, bool creating);
+  // Grows or shrinks file, mapping and control to meta.size after meta has changed. Returns an errno value.
+  int resized(uint64_t old_size);
+
+  bool faulted() const { return !fault.empty(); }
+  const File& data() const { return data_; }
+  const File& directory() const { return directory_; }
+  std::shared_ptr<Mapping> mapping() const { return mapping_; }
+
+  // True when every page of the range was populated before, so that storing needs neither the disk nor new blocks.
+  bool populated(uint64_t offset, uint64_t length) const;
+  // Makes the pages of the range present, writable and backed by blocks. May wait for the disk: call it without the
+  // store's lock, then mark_populated() under it. Errors: insufficient_storage, region_faulted.
+  static Code populate(const File& data, const Mapping& mapping, bool sparse, uint64_t offset, uint64_t length);
+  void mark_populated(uint64_t offset, uint64_t length);
+
+  // Copies out of the mapping, in bounds. False: the file was truncated or can't be read.
+  bool load(uint64_t offset, uint64_t length, uint8_t* into) const;
+
+  // The writer's half of the sequence lock in the control page.
+  void sequence_open();                      // odd: readers wait
+  void sequence_close(uint64_t generation);  // even: 2 x generation
+  bool sequence_settled() const;
+  // Word-wise stores into the mapping between the two. False: SIGBUS; any part may be written.
+  bool store(uint64_t offset, const uint8_t* bytes, uint64_t length);
+
+  void set_fault(const std::string& why, uint64_t lsn);
+  // Writes the control page anew for this boot and file.
+  int reset_control();
+
+ private:
+  File directory_, data_, control_file_;
+  std::shared_ptr<Mapping> mapping_;
+  Mapping control_mapping_;
+  std::vector<uint64_t> populated_;  // one bit per page
+
+  holdfast_control* control() const { return reinterpret_cast<holdfast_control*>(control_mapping_.data()); }
+  int map_data();
+};
+
+}  // namespace holdfast

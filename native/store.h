@@ -1,0 +1,270 @@
+// store.h - the store: regions over one journal. The whole life of a batch is Store::commit.
+//
+//   commit    decode, evaluate -> record into the ring -> committed = L -> applied at once (fast)
+//                                                                       \-> pending: flusher syncs, applies, answers
+//   flusher   one fdatasync of the journal for everything pending, then apply in lsn order, then the answers
+//   checkpoint  fdatasync of what was applied, then the other slot, then the ring's space is free
+//
+// Invariants: checkpoint <= applied <= committed; a record that waits for its sync is applied after it; records of one
+// region are applied in lsn order. Locks: lock_ guards everything but what says otherwise; checkpoint_lock_ is taken
+// before it and serialises checkpoints. Disk is never waited for under lock_, except by changes of regions themselves.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "batch.h"
+#include "journal.h"
+#include "outcomes.h"
+#include "overlay.h"
+#include "recovery.h"
+#include "region.h"
+
+namespace holdfast {
+
+// The answer to a batch that was not answered at once.
+struct Settled {
+  uint64_t ticket;
+  std::vector<uint8_t> answer;
+};
+
+struct StoreOptions {
+  std::string directory;
+  uint64_t journal_bytes = uint64_t{64} << 20;  // of the ring; at least four of the largest batches
+  uint32_t regions_max = 1024;
+  uint32_t flush_interval_ms = 50;         // an ordered batch is on disk and visible after at most this
+  uint32_t checkpoint_interval_ms = 5000;  // or when half of the ring is used
+  uint32_t full_wait_ms_max = 1000;        // how long a batch waits for ring space
+  uint64_t read_bytes_max = uint64_t{8} << 20;
+  uint64_t idempotency_keys_min = 10000;
+  uint64_t idempotency_seconds_min = 600;
+  BatchLimits batch;
+  bool allow_any_file_system = false;
+  bool standby = true;              // wait for the lease instead of giving up
+  bool threads = true;              // false: the caller runs flush_step and checkpoint_step itself
+  bool assume_same_files = false;   // tests: copies of a store's files are taken for the files themselves
+  std::function<void()> on_standby;                      // the lease is held by another process; now waiting
+  std::function<void(std::vector<Settled>&&)> on_settled;  // from the flusher's thread
+};
+
+struct RecoveryReport {
+  RecoveryRow row = RecoveryRow::A;
+  bool same_boot = true;
+  bool clean = true;
+  uint64_t redone = 0;  // records
+  double ms = 0;
+  std::vector<std::string> unverified, faulted;
+  std::string detail;
+};
+
+struct StoreStatus {
+  uint64_t committed, applied, durable, checkpoint;
+  uint64_t journal_bytes, journal_used_bytes;
+  uint64_t commits, flushes, checkpoints, faults_caught, idempotency_keys;
+  uint64_t lease_since_ms;
+  std::string file_system;
+  RecoveryReport recovery;
+};
+
+struct RegionInfo {
+  RegionMeta meta;
+  uint64_t generation = 0, durable_generation = 0;
+  std::string fault;
+};
+
+struct Etag {
+  uint64_t incarnation, meta_generation, generation;
+};
+
+// What a change of a region itself (not of its bytes) depends on.
+struct Conditions {
+  bool if_match = false, if_match_any = false;          // any: `*`
+  bool if_none_match = false, if_none_match_any = false;
+  std::vector<Etag> match, none_match;
+  std::optional<uint64_t> if_generation;
+  bool has_key = false;
+  uint8_t key[16] = {};
+  uint8_t fingerprint[16] = {};
+};
+
+struct MetaChange {
+  std::optional<uint64_t> size;
+  std::optional<std::string> labels;
+  std::optional<Durability> durability;
+  std::optional<bool> read_only;
+  bool verified = false;  // a person says that an unverified region is fine
+};
+
+struct MetaResult {
+  bool replayed = false;
+  bool created = false;
+  bool removed = false;
+  RegionInfo info;
+};
+
+// A region that is being made from a stream; not part of the store until Store::publish.
+class NewRegion {
+ public:
+  ~NewRegion();
+  // Appends to the data file. Any one thread at a time. errno value.
+  int append(std::span<const uint8_t> bytes);
+
+ private:
+  friend class Store;
+  std::shared_ptr<Region> region;
+  File root;
+  std::string directory_name;
+  File data;
+  uint64_t size = 0;
+  bool published = false;
+};
+
+class Store {
+ public:
+  // Opens or makes the store, waits for the lease if asked to, recovers. Blocks. On failure `detail` says what and how to mend it.
+  static Code open(StoreOptions options, std::unique_ptr<Store>* out, std::string* detail);
+  ~Store();
+
+  enum class Patience { never_block, may_block };
+  enum class Progress {
+    done,         // the answer is there
+    waiting,      // committed or bound to an earlier commit; on_settled brings the answer
+    would_block,  // nothing happened; call again with may_block from a thread that may wait
+  };
+  // Runs one batch. Any thread. With never_block no lock, disk or long evaluation is waited for.
+  Progress commit(std::span<const uint8_t> frame, Patience patience, uint64_t ticket, std::vector<uint8_t>* answer);
+
+  struct ReadFacts {
+    AnswerRegion region;
+  };
+  // Copies `length` bytes of one generation. Progress::waiting never occurs.
+  Progress read(const std::string& name, uint64_t offset, uint64_t length, Patience patience, uint8_t* into,
+                Code* code, ReadFacts* facts);
+
+  std::vector<std::string> names();
+  std::optional<RegionInfo> info(const std::string& name);
+  StoreStatus status();
+
+  // Changes of regions. All block, from any thread that may. `detail` explains a refusal.
+  Code create(const RegionMeta& meta, const Conditions& conditions, MetaResult* result, std::string* detail);
+  Code update(const std::string& name, const MetaChange& change, const Conditions& conditions, MetaResult* result, std::string* detail);
+  Code remove(const std::string& name, const Conditions& conditions, MetaResult* result, std::string* detail);
+  // `out` stays null when the key was used before: `result` then has what was answered.
+  Code begin_upload(const RegionMeta& meta, const Conditions& conditions, std::unique_ptr<NewRegion>* out, MetaResult* result,
+                    std::string* detail);
+  Code publish(std::unique_ptr<NewRegion> made, const Conditions& conditions, MetaResult* result, std::string* detail);
+
+  // Makes everything committed so far durable and visible. Blocks. Empty name: all regions.
+  Code flush(const std::string& name);
+
+  // One round of the flusher: false when there was nothing to do.
+  bool flush_step();
+  // One checkpoint. errno value.
+  int checkpoint_step();
+
+  // Flushes, checkpoints and stops. Everything after it answers `cancelled`. Idempotent; blocks.
+  void close();
+
+ private:
+  struct Pending {
+    uint64_t lsn;
+    ChainEnd before;  // where the record starts, and its seed
+  };
+  struct Waiter {
+    uint64_t lsn;  // answered when everything up to it is durable and applied
+    uint64_t ticket;
+    std::vector<uint8_t> answer;
+    std::vector<std::shared_ptr<Region>> regions;
+  };
+  using Lock = std::unique_lock<std::mutex>;
+  class CommittedSource;
+
+  explicit Store(StoreOptions options);
+
+  // store_open.cc
+  Code open_files(std::string* detail);
+  Code open_regions(std::string* detail);
+  Code recover(std::string* detail);
+  void redo(const RecordHeader* record, bool again);
+  void redo_saved(const std::shared_ptr<Region>& region);
+  int fresh_chain();
+  int write_words();
+  int resize_journal();
+  void start_threads();
+
+  // store.cc
+  bool regions_of(const Batch& batch, std::vector<std::shared_ptr<Region>>* regions, Staging* staging);
+  void publish_record(const ChainEnd& next);
+  bool apply_images(const RecordHeader* record);
+  void apply_pending(uint64_t target);
+  void advance_applied();
+  void settle(uint64_t target, int sync_error);
+  bool wait_for_space(Lock& lock, uint64_t bytes);
+  uint64_t free_bytes() const { return journal_.ring_bytes() - (head_.position - journal_.checkpoint().position); }
+  AnswerRegion answer_region(const Region& region) const;
+  void drain_pending(Lock& lock);
+  int flush_once(Lock& lock);
+  void fault_after_sync_error(int error);
+  int save_redo(const std::vector<std::shared_ptr<Region>>& faulted, uint64_t up_to);
+  void run_flusher();
+  void run_checkpointer();
+
+  // store_regions.cc
+  Code check(const std::shared_ptr<Region>& region, const Conditions& conditions, std::string* detail) const;
+  bool replay(const Conditions& conditions, MetaResult* result, Code* code);
+  Code begin(const RegionMeta& wanted, const Conditions& conditions, bool stream, std::unique_ptr<NewRegion>* out, MetaResult* result,
+             std::string* detail);
+  Code publish_meta(RecordKind kind, uint64_t generation, const RegionMeta& meta, const Conditions& conditions, std::string* detail,
+                    Lock& lock);
+  int apply_create(const RegionMeta& meta);
+  int apply_meta(const std::shared_ptr<Region>& region, const RegionMeta& meta);
+  int apply_remove(const std::shared_ptr<Region>& region);
+  Code make_files(const RegionMeta& meta, bool stream, std::unique_ptr<NewRegion>* out, std::string* detail);
+  int write_meta(const File& directory, const RegionMeta& meta);
+  uint64_t new_incarnation();
+  RegionInfo info_of(const Region& region) const;
+
+  StoreOptions options_;
+  File root_, regions_directory_, lease_;
+  Mapping words_mapping_;
+  StoreWords* words_ = nullptr;
+  Journal journal_;
+  std::string file_system_name_;
+  bool temporary_file_system_ = false;
+  uint64_t lease_since_ms_ = 0;
+  RecoveryReport report_;
+
+  std::mutex checkpoint_lock_;
+  mutable std::mutex lock_;
+  std::condition_variable flusher_wake_, checkpointer_wake_, progress_;
+  std::map<std::string, std::shared_ptr<Region>, std::less<>> regions_;
+  std::map<uint64_t, std::shared_ptr<Region>> by_incarnation_;
+  ChainEnd head_;           // the last committed record
+  ChainEnd applied_end_;    // the last of the unbroken run of applied ones
+  uint64_t durable_ = 0;    // records up to it are on disk
+  Overlay overlay_;
+  Outcomes outcomes_;
+  std::deque<Pending> pending_;
+  std::deque<Waiter> waiters_;
+  std::vector<Settled> settled_;  // filled under the lock, handed out after it
+  uint64_t flush_wanted_ = 0;     // flush at once up to this lsn
+  uint64_t oldest_pending_us_ = 0;
+  bool checkpoint_wanted_ = false;
+  bool journal_failed_ = false;  // an fdatasync of the journal failed: only fast regions go on
+  bool recovering_ = false;      // images are applied without settling their region
+  bool closing_ = false;
+  uint64_t last_incarnation_ = 0;
+  uint64_t commits_ = 0, flushes_ = 0, checkpoints_ = 0;
+  std::thread flusher_, checkpointer_, populator_;
+};
+
+}  // namespace holdfast

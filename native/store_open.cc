@@ -1,0 +1,406 @@
+// store_open.cc - opening a store: files, lease, recovery. The decision is recovery.h's; here is the doing.
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+
+#include "failpoint.h"
+#include "fault_guard.h"
+#include "record.h"
+#include "store.h"
+
+namespace holdfast {
+
+namespace {
+
+Code fail(std::string* detail, int error, const std::string& what) {
+  *detail = what + ": " + strerror(error);
+  return file_code(error);
+}
+
+}  // namespace
+
+Store::Store(StoreOptions options)
+    : options_(std::move(options)), outcomes_(options_.idempotency_keys_min, options_.idempotency_seconds_min) {}
+
+Code Store::open(StoreOptions options, std::unique_ptr<Store>* out, std::string* detail) {
+  fault_guard_install();
+  // At least four of the largest batches, in whole pages: one may be written while another waits for its checkpoint.
+  options.journal_bytes = padded_to(std::max(options.journal_bytes, 4 * options.batch.batch_bytes_max), kPageBytes);
+  std::unique_ptr<Store> store(new Store(std::move(options)));
+  Code code = store->open_files(detail);
+  if (code == Code::ok) code = store->open_regions(detail);
+  if (code == Code::ok) code = store->recover(detail);
+  if (code != Code::ok) {
+    store->closing_ = true;  // nothing to flush: what was found stays as it was found
+    return code;
+  }
+  store->start_threads();
+  *out = std::move(store);
+  return Code::ok;
+}
+
+Code Store::open_files(std::string* detail) {
+  const std::string& dir = options_.directory;
+  if (int error = open_directory(dir, true, &root_)) return fail(detail, error, "can't open the data directory " + dir);
+  FileSystem kind = FileSystem::good;
+  if (int error = file_system_of(root_, &kind, &file_system_name_)) return fail(detail, error, "can't examine the file system of " + dir);
+  temporary_file_system_ = kind == FileSystem::temporary;
+  if (kind == FileSystem::unsupported && !options_.allow_any_file_system) {
+    *detail = dir + " is on " + file_system_name_ +
+              ", where a mapping and fdatasync may not mean what a store needs; use ext4, xfs, btrfs or tmpfs, or allow any file system";
+    return Code::unsupported_file_system;
+  }
+  if (int error = open_at(root_, "store.lock", O_RDWR | O_CREAT, &lease_)) return fail(detail, error, "can't open " + dir + "/store.lock");
+  if (int error = lease_try(lease_)) {
+    if (error != EAGAIN) return fail(detail, error, "can't lock " + dir + "/store.lock");
+    if (!options_.standby) {
+      *detail = dir + " is in use by another process; stop that one, or wait as its standby";
+      return Code::lease_held;
+    }
+    if (options_.on_standby) options_.on_standby();
+    if (int waited = lease_wait(lease_)) return fail(detail, waited, "can't wait for " + dir + "/store.lock");
+  }
+  lease_since_ms_ = now_us() / 1000;
+  HOLDFAST_FAILPOINT("lease_taken");
+  FileFacts facts;
+  if (int error = file_facts(lease_, &facts)) return fail(detail, error, "can't examine " + dir + "/store.lock");
+  if (facts.size < kPageBytes)
+    if (int error = allocate_to(lease_, facts.size, kPageBytes)) return fail(detail, error, "can't allocate " + dir + "/store.lock");
+  if (int error = words_mapping_.map(lease_, 0, kPageBytes)) return fail(detail, error, "can't map " + dir + "/store.lock");
+  words_ = reinterpret_cast<StoreWords*>(words_mapping_.data());
+
+  int error = journal_.open(root_);
+  if (error == ENOENT) {
+    Checkpoint first;
+    first.sequence = 1;
+    first.salt = random_u64();
+    first.clean = true;
+    error = Journal::create(root_, options_.journal_bytes, options_.regions_max, first);
+    if (error) return fail(detail, error, "can't make " + dir + "/journal");
+    error = journal_.open(root_);
+  }
+  if (error == EBADMSG) {
+    *detail = dir + "/journal has no valid checkpoint; keep it, restore the directory from a backup, or move it away to start anew";
+    return Code::store_corrupt;
+  }
+  if (error) return fail(detail, error, "can't open " + dir + "/journal");
+  if (int made = make_directory_at(root_, "regions"); made && made != EEXIST) return fail(detail, made, "can't make " + dir + "/regions");
+  if (int opened = open_directory_at(root_, "regions", &regions_directory_)) return fail(detail, opened, "can't open " + dir + "/regions");
+  if (int opened = outcomes_.open(root_)) return fail(detail, opened, "can't open the outcomes files in " + dir);
+  return Code::ok;
+}
+
+Code Store::open_regions(std::string* detail) {
+  std::vector<std::string> names;
+  if (int error = list_directory(regions_directory_, &names)) return fail(detail, error, "can't list " + options_.directory + "/regions");
+  for (const std::string& name : names) {
+    if (!region_name_valid(name)) continue;
+    std::string path = options_.directory + "/regions/" + name;
+    File directory;
+    if (int error = open_directory_at(regions_directory_, name, &directory)) return fail(detail, error, "can't open " + path);
+    File file;
+    std::vector<uint8_t> bytes;
+    int error = open_at(directory, "meta", O_RDONLY, &file);
+    if (!error) error = read_whole(file, size_t{4} << 20, &bytes);
+    if (error) return fail(detail, error, "can't read " + path + "/meta");
+    auto region = std::make_shared<Region>();
+    if (!decode_meta(bytes, &region->meta) || region->meta.name != name) {
+      *detail = path + "/meta does not decode; restore it, or move the region's directory away";
+      return Code::store_corrupt;
+    }
+    if (int opened = region->open(directory, false)) {
+      // An adopted file may be on a disk that is not there today; the other regions still are.
+      if (!(region->meta.flags & kMetaAdopted)) return fail(detail, opened, "can't open the files of " + path);
+      *detail = region->meta.path + " of region " + name + " can't be opened";
+      return fail(detail, opened, *detail);
+    }
+    last_incarnation_ = std::max(last_incarnation_, region->meta.incarnation);
+    by_incarnation_[region->meta.incarnation] = region;
+    regions_[name] = std::move(region);
+  }
+  return Code::ok;
+}
+
+Code Store::recover(std::string* detail) {
+  uint64_t started = monotonic_us();
+  const std::string& dir = options_.directory;
+  uint8_t boot[16];
+  FileFacts facts;
+  int error = boot_identity(boot);
+  if (!error) error = file_facts(journal_.file(), &facts);
+  if (error) return fail(detail, error, "can't tell this boot or the journal of " + dir);
+
+  // Walk the chain first: it gives every generation, whatever row it is.
+  const Checkpoint checkpoint = journal_.checkpoint();
+  for (const CheckpointRegion& entry : checkpoint.regions) {
+    auto it = by_incarnation_.find(entry.incarnation);
+    if (it != by_incarnation_.end()) it->second->generation = it->second->visible_generation = entry.generation;
+  }
+  bool same = words_->magic == kWordsMagic && memcmp(words_->boot_id, boot, sizeof boot) == 0 &&
+              (options_.assume_same_files ||
+               (words_->journal_device == facts.device && words_->journal_inode == facts.inode && words_->journal_birth_ns == facts.birth_ns));
+  uint64_t committed = __atomic_load_n(&words_->committed, __ATOMIC_ACQUIRE);
+  uint64_t applied = __atomic_load_n(&words_->applied, __ATOMIC_ACQUIRE);
+  bool same_chain = same && words_->salt == checkpoint.salt;
+
+  std::vector<const RecordHeader*> chain;
+  ChainEnd end = {checkpoint.lsn, checkpoint.position, checkpoint.chain_seed};
+  // On the same chain, a record that is whole but was not published never was.
+  while (!same_chain || end.lsn < committed) {
+    if (end.position - checkpoint.position >= journal_.ring_bytes()) break;
+    const RecordHeader* record = journal_.record_after(end, checkpoint.salt);
+    if (!record || record->total_bytes > journal_.ring_bytes() - (end.position - checkpoint.position)) break;
+    chain.push_back(record);
+    end = {record->lsn, end.position + record->total_bytes, record->crc};
+  }
+
+  RecoveryConditions conditions;
+  conditions.same_boot_and_journal = same;
+  conditions.same_chain = same_chain;
+  conditions.counts_sane = checkpoint.lsn <= applied && applied <= committed;
+  conditions.chain_reaches_committed = end.lsn == committed;
+  conditions.all_applied_and_settled = committed == applied && std::all_of(regions_.begin(), regions_.end(), [](const auto& entry) {
+    return entry.second->sequence_settled();
+  });
+  conditions.closed_in_order = checkpoint.clean && chain.empty();
+  report_.row = decide_recovery(conditions);
+  report_.same_boot = same;
+  report_.clean = report_.row == RecoveryRow::A || report_.row == RecoveryRow::E;
+  head_ = applied_end_ = end;
+  durable_ = end.lsn;
+
+  if (report_.row == RecoveryRow::C) {
+    report_.detail = "the journal ends at record " + std::to_string(end.lsn) + ", but " + std::to_string(committed) + " were committed; kept as journal.corrupt";
+    if (int kept = replace_at(root_, "journal", "journal.corrupt")) return fail(detail, kept, "can't keep " + dir + "/journal");
+    if (int synced = sync_all(root_)) return fail(detail, synced, "can't keep " + dir + "/journal");
+    for (auto& [name, region] : regions_) {
+      (void)name;
+      region->set_fault("the journal is corrupt: batches of this region may be missing", 0);
+    }
+  }
+
+  std::vector<std::string> names;
+  if (int listed = list_directory(root_, &names)) return fail(detail, listed, "can't list " + dir);
+  bool redoing = report_.row == RecoveryRow::B || report_.row == RecoveryRow::D || report_.row == RecoveryRow::F;
+  // With every word in order but a sequence left odd there is no telling which record was being applied: all of them.
+  uint64_t after = report_.row == RecoveryRow::B && applied != committed ? applied : checkpoint.lsn;
+  if (redoing) {
+    // First onto the disk: what is applied below must never be ahead of its record there.
+    uint64_t bytes = end.position - checkpoint.position;
+    journal_.dirty(checkpoint.position, bytes);
+    if (int synced = journal_.sync()) return fail(detail, synced, "can't make " + dir + "/journal durable");
+    HOLDFAST_FAILPOINT("recovery_journal_synced");
+  }
+  // A mapped reader sees one unsettled region until the last record is redone, not the states in between.
+  recovering_ = true;
+  for (auto& [name, region] : regions_) {
+    (void)name;
+    if (redoing) region->sequence_open();
+    redo_saved(region);
+  }
+  for (const RecordHeader* record : chain) {
+    bool again = redoing && record->lsn > after;
+    if (HOLDFAST_MUTANT("redo_marks_first") && again) __atomic_store_n(&words_->applied, record->lsn, __ATOMIC_RELEASE);
+    redo(record, again);
+    report_.redone += again;
+    if (again && report_.row == RecoveryRow::B && after == applied) __atomic_store_n(&words_->applied, record->lsn, __ATOMIC_RELEASE);
+    HOLDFAST_FAILPOINT("recovery_record_redone");
+  }
+  recovering_ = false;
+  for (const std::string& name : names)
+    if (name.starts_with(".new-") || name.starts_with(".old-"))
+      if (int removed = remove_tree_at(root_, name)) return fail(detail, removed, "can't remove the unfinished " + dir + "/" + name);
+
+  for (auto& [name, region] : regions_) {
+    region->durable_generation = region->visible_generation;
+    if (report_.row == RecoveryRow::F && region->meta.durability == Durability::fast && !(region->meta.flags & kMetaUnverified)) {
+      RegionMeta marked = region->meta;
+      marked.flags |= kMetaUnverified;
+      if (int written = write_meta(region->directory(), marked)) return fail(detail, written, "can't mark region " + name);
+      region->meta = marked;
+    }
+    if (region->meta.flags & kMetaUnverified) report_.unverified.push_back(name);
+    if (region->faulted()) report_.faulted.push_back(name);
+    if (int reset = region->reset_control()) return fail(detail, reset, "can't write the control page of region " + name);
+  }
+
+  if (report_.row == RecoveryRow::A || report_.row == RecoveryRow::B) {
+    // A record that was whole but unpublished at the kill must not be found by a later recovery.
+    __atomic_store_n(&words_->applied, end.lsn, __ATOMIC_RELEASE);
+    if (free_bytes() >= kRecordAlign) journal_.erase_tail(end.position);
+    if (checkpoint.clean) {
+      Checkpoint opened = checkpoint;
+      opened.sequence++;
+      opened.clean = false;
+      error = journal_.write_checkpoint(opened);
+      if (!error) journal_.adopt_checkpoint(std::move(opened));
+    } else {
+      error = journal_.sync();
+    }
+  } else {
+    if (report_.row == RecoveryRow::C) {
+      Checkpoint anew;
+      anew.sequence = 1;
+      anew.lsn = std::max(end.lsn, committed);
+      anew.salt = random_u64();
+      error = Journal::create(root_, options_.journal_bytes, options_.regions_max, anew);
+      if (!error) error = journal_.open(root_);
+      head_ = applied_end_ = {anew.lsn, 0, 0};
+    }
+    if (!error) error = fresh_chain();
+  }
+  if (!error && (journal_.ring_bytes() != options_.journal_bytes || journal_.region_capacity() != options_.regions_max) &&
+      report_.faulted.empty() && regions_.size() <= options_.regions_max)
+    error = resize_journal();
+  if (error) return fail(detail, error, "can't write " + dir + "/journal");
+  HOLDFAST_FAILPOINT("recovery_done");
+  report_.ms = (monotonic_us() - started) / 1000.0;
+  return Code::ok;
+}
+
+// One record of the chain: what it says of generations and outcomes always, what it does only if `again`.
+void Store::redo(const RecordHeader* record, bool again) {
+  RecordReader reader(record);
+  if (record->kind == RecordKind::batch) {
+    if (again) apply_images(record);
+  } else if (again) {
+    RegionMeta meta;
+    if (decode_meta(reader.meta(), &meta)) {
+      auto it = by_incarnation_.find(meta.incarnation);
+      std::shared_ptr<Region> region = it == by_incarnation_.end() ? nullptr : it->second;
+      int error = 0;
+      if (record->kind == RecordKind::create && !region)
+        error = apply_create(meta);
+      else if (record->kind == RecordKind::meta && region && region->meta.meta_generation < meta.meta_generation)
+        error = apply_meta(region, meta);
+      else if (record->kind == RecordKind::meta && region)
+        error = region->resized(region->meta.size + 1);  // the file's length again, in case the kill came before it
+      else if (record->kind == RecordKind::remove && region)
+        error = apply_remove(region);
+      if (error && region) region->set_fault(std::string("a change of the region could not be redone: ") + strerror(error), 0);
+    }
+  }
+  for (uint32_t i = 0; i < record->region_count; i++) {
+    RecordRegion named = reader.region(i);
+    auto it = by_incarnation_.find(named.incarnation);
+    if (it == by_incarnation_.end()) continue;
+    it->second->generation = it->second->visible_generation = std::max(it->second->generation, named.generation);
+  }
+  std::span<const uint8_t> answer;
+  if (const OutcomeHeader* outcome = reader.outcome(&answer)) outcomes_.add(*outcome, answer, record->lsn);
+}
+
+// Redoes what a faulted region could not take in an earlier life.
+void Store::redo_saved(const std::shared_ptr<Region>& region) {
+  if (!exists_at(region->directory(), "redo")) return;
+  File file;
+  std::vector<uint8_t> bytes;
+  int error = open_at(region->directory(), "redo", O_RDONLY, &file);
+  if (!error) error = read_whole(file, size_t{1} << 32, &bytes);
+  size_t at = 0;
+  uint64_t first = 0;
+  while (!error && at + sizeof(RecordHeader) <= bytes.size()) {
+    const auto* record = reinterpret_cast<const RecordHeader*>(bytes.data() + at);
+    if (record->magic != kRecordMagic || record->total_bytes < sizeof *record || record->total_bytes > bytes.size() - at ||
+        record_crc(*record, 0) != record->crc)
+      break;
+    if (!first) first = record->lsn;
+    RecordReader reader(record);
+    // The other regions of the record took it at the time.
+    reader.each_image([&](const ImageHeader& image, const uint8_t* from) {
+      if (reader.region(image.region).incarnation != region->meta.incarnation || image.offset >= region->meta.size) return;
+      uint64_t length = std::min<uint64_t>(image.length, region->meta.size - image.offset);
+      if (!region->store(image.offset, from, length)) error = EIO;
+    });
+    for (uint32_t i = 0; i < record->region_count; i++)
+      if (reader.region(i).incarnation == region->meta.incarnation)
+        region->generation = region->visible_generation = std::max(region->generation, reader.region(i).generation);
+    at += record->total_bytes;
+    report_.redone++;
+  }
+  if (!error) error = sync_data(region->data());
+  if (!error) error = remove_file_at(region->directory(), "redo");
+  if (error) {
+    region->set_fault(std::string("earlier batches could not be redone: ") + strerror(error), 0);
+    region->fault_lsn = first;
+    region->saved_lsn = applied_end_.lsn;
+  }
+}
+
+// Everything up to head_ is applied: makes that durable and starts a chain that no older record can continue.
+int Store::fresh_chain() {
+  for (auto& [name, region] : regions_) {
+    (void)name;
+    if (region->faulted()) continue;
+    if (int error = sync_data(region->data())) region->set_fault(std::string("the data file could not be made durable: ") + strerror(error), journal_.checkpoint().lsn + 1);
+  }
+  Checkpoint next = journal_.checkpoint();
+  std::vector<std::shared_ptr<Region>> faulted;
+  next.regions.clear();
+  for (auto& [name, region] : regions_) {
+    (void)name;
+    next.regions.push_back({region->meta.incarnation, region->visible_generation});
+    if (region->fault_lsn) faulted.push_back(region);
+  }
+  if (int error = save_redo(faulted, head_.lsn)) return error;
+  if (int error = outcomes_.save(outcomes_.encode(next.lsn, head_.lsn))) return error;
+  next.sequence++;
+  next.lsn = head_.lsn;
+  next.position = head_.position;
+  next.chain_seed = head_.crc;
+  next.salt = random_u64();
+  next.clean = false;
+  if (int error = journal_.write_checkpoint(next)) return error;
+  HOLDFAST_FAILPOINT("recovery_checkpoint");
+  journal_.adopt_checkpoint(std::move(next));
+  return write_words();
+}
+
+// Says in the words that they speak of this boot, this journal and this chain.
+int Store::write_words() {
+  StoreWords words = {};
+  FileFacts facts;
+  if (int error = boot_identity(words.boot_id)) return error;
+  if (int error = file_facts(journal_.file(), &facts)) return error;
+  // A kill between these stores leaves words that match nothing: without the magic they are another boot's.
+  __atomic_store_n(&words_->magic, uint64_t{0}, __ATOMIC_SEQ_CST);
+  memcpy(words_->boot_id, words.boot_id, sizeof words.boot_id);
+  words_->journal_device = facts.device;
+  words_->journal_inode = facts.inode;
+  words_->journal_birth_ns = facts.birth_ns;
+  words_->salt = journal_.checkpoint().salt;
+  __atomic_store_n(&words_->committed, head_.lsn, __ATOMIC_RELEASE);
+  __atomic_store_n(&words_->applied, head_.lsn, __ATOMIC_RELEASE);
+  __atomic_store_n(&words_->magic, kWordsMagic, __ATOMIC_RELEASE);
+  return 0;
+}
+
+// Another size was asked for: an empty journal of that size replaces the one whose records are all applied.
+int Store::resize_journal() {
+  if (int error = checkpoint_step()) return error;
+  Checkpoint first = journal_.checkpoint();
+  first.position = 0;
+  first.salt = random_u64();
+  first.clean = true;
+  if (int error = Journal::create(root_, options_.journal_bytes, options_.regions_max, first)) return error;
+  journal_ = Journal();
+  if (int error = journal_.open(root_)) return error;
+  head_ = applied_end_ = {first.lsn, 0, first.chain_seed};
+  first.sequence++;
+  first.clean = false;
+  if (int error = journal_.write_checkpoint(first)) return error;
+  journal_.adopt_checkpoint(std::move(first));
+  return write_words();
+}
+
+void Store::start_threads() {
+  if (!options_.threads) return;
+  flusher_ = std::thread([this] { run_flusher(); });
+  checkpointer_ = std::thread([this] { run_checkpointer(); });
+  populator_ = std::thread([this] { journal_.populate([this] { Lock lock(lock_); return closing_; }); });
+}
+
+}  // namespace holdfast

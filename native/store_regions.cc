@@ -1,0 +1,401 @@
+// store_regions.cc - changes of regions themselves: create, update, remove. Each is a record of its own, made durable
+// before it is applied whatever the region's mode, while no batch waits to be applied.
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include <algorithm>
+
+#include "critical_section.h"
+#include "failpoint.h"
+#include "record.h"
+#include "store.h"
+
+namespace holdfast {
+
+namespace {
+
+Code fail(std::string* detail, int error, const std::string& what) {
+  *detail = what + ": " + strerror(error);
+  return file_code(error);
+}
+
+std::string new_name(uint64_t incarnation) { return ".new-" + std::to_string(incarnation); }
+std::string old_name(uint64_t incarnation) { return ".old-" + std::to_string(incarnation); }
+
+bool any_match(const std::vector<Etag>& etags, const Region& region) {
+  return std::any_of(etags.begin(), etags.end(), [&](const Etag& etag) {
+    return etag.incarnation == region.meta.incarnation && etag.meta_generation == region.meta.meta_generation &&
+           etag.generation == region.generation;
+  });
+}
+
+}  // namespace
+
+NewRegion::~NewRegion() {
+  if (!published && !directory_name.empty()) {
+    region.reset();
+    remove_tree_at(root, directory_name);
+  }
+}
+
+int NewRegion::append(std::span<const uint8_t> bytes) {
+  if (int error = write_all(region->data().open() ? region->data() : data, bytes, size)) return error;
+  size += bytes.size();
+  return 0;
+}
+
+Code Store::check(const std::shared_ptr<Region>& region, const Conditions& c, std::string* detail) const {
+  // RFC 9110, 13.2.2: If-Match first, then If-None-Match; the number twin last.
+  if (c.if_match && !(region && (c.if_match_any || any_match(c.match, *region)))) {
+    *detail = "no entity tag of If-Match is the region's";
+    return Code::etag_mismatch;
+  }
+  if (c.if_none_match && region && (c.if_none_match_any || any_match(c.none_match, *region))) {
+    *detail = "an entity tag of If-None-Match is the region's";
+    return Code::etag_mismatch;
+  }
+  if (c.if_generation && !(region && region->generation == *c.if_generation)) {
+    *detail = region ? "the region is at generation " + std::to_string(region->generation) : "there is no such region";
+    return Code::generation_mismatch;
+  }
+  return Code::ok;
+}
+
+bool Store::replay(const Conditions& c, MetaResult* result, Code* code) {
+  if (!c.has_key) return false;
+  const Outcome* earlier = outcomes_.find(c.key);
+  if (!earlier) return false;
+  if (memcmp(earlier->header.fingerprint, c.fingerprint, sizeof c.fingerprint) != 0) {
+    *code = Code::idempotency_key_reused;
+  } else if (earlier->lsn > applied_end_.lsn) {
+    *code = Code::idempotency_in_progress;
+  } else {
+    // The outcome of a change is one byte for its kind, the generations and the meta as it was then.
+    RegionInfo& info = result->info;
+    std::span<const uint8_t> answer = earlier->answer;
+    *code = Code::store_corrupt;
+    if (answer.size() < 24) return true;
+    RecordKind kind = static_cast<RecordKind>(answer[0]);
+    memcpy(&info.generation, answer.data() + 8, 8);
+    memcpy(&info.durable_generation, answer.data() + 16, 8);
+    if (!decode_meta(answer.subspan(24), &info.meta)) return true;
+    result->replayed = true;
+    result->created = kind == RecordKind::create;
+    result->removed = kind == RecordKind::remove;
+    *code = Code::ok;
+  }
+  return true;
+}
+
+uint64_t Store::new_incarnation() {
+  last_incarnation_ = std::max(last_incarnation_ + 1, now_us());
+  return last_incarnation_;
+}
+
+// Publishes and syncs a record about a region. The caller holds the lock, pending_ is empty, and it applies on ok.
+// On an error nothing was written that a recovery would take up.
+Code Store::publish_meta(RecordKind kind, uint64_t generation, const RegionMeta& meta, const Conditions& conditions, std::string* detail,
+                         Lock& lock) {
+  if (journal_failed_) return Code::flush_failed;
+  std::vector<uint8_t> encoded = encode_meta(meta);
+  std::vector<uint8_t> answer;
+  OutcomeHeader outcome = {};
+  if (conditions.has_key) {
+    answer.resize(24);
+    answer[0] = static_cast<uint8_t>(kind);
+    memcpy(answer.data() + 8, &generation, 8);
+    memcpy(answer.data() + 16, &generation, 8);
+    answer.insert(answer.end(), encoded.begin(), encoded.end());
+    memcpy(outcome.key, conditions.key, sizeof outcome.key);
+    memcpy(outcome.fingerprint, conditions.fingerprint, sizeof outcome.fingerprint);
+    outcome.answer_bytes = static_cast<uint32_t>(answer.size());
+  }
+  uint64_t bytes = record_bytes(1, {}, encoded.size(), conditions.has_key ? sizeof outcome + answer.size() : 0);
+  if (bytes > free_bytes() && !wait_for_space(lock, bytes)) return Code::overloaded;
+  drain_pending(lock);  // the wait let others in
+  if (!critical_begin()) return Code::draining;
+  RecordHeader header = {};
+  header.kind = kind;
+  header.flags = static_cast<uint16_t>(kRecordSynced | (conditions.has_key ? kRecordHasOutcome : 0));
+  header.lsn = head_.lsn + 1;
+  header.salt = words_->salt;
+  header.time_us = outcome.time_us = now_us();
+  uint8_t* space = journal_.space_at(head_.position);
+  RecordWriter writer(space, header, head_.crc);
+  RecordRegion named = {meta.incarnation, generation};
+  writer.regions({&named, 1});
+  writer.meta(encoded);
+  if (conditions.has_key) writer.outcome(outcome, answer);
+  uint32_t crc = writer.finish();
+  writer.seal(crc);
+  publish_record({head_.lsn + 1, head_.position + reinterpret_cast<const RecordHeader*>(space)->total_bytes, crc});
+  HOLDFAST_FAILPOINT("change_published");
+  commits_++;
+  if (conditions.has_key) outcomes_.add(outcome, answer, head_.lsn);
+  int error = journal_.sync();
+  flushes_++;
+  critical_end();
+  if (error) {
+    fault_after_sync_error(error);
+    *detail = strerror(error);
+    return Code::flush_failed;
+  }
+  durable_ = head_.lsn;
+  HOLDFAST_FAILPOINT("change_synced");
+  return Code::ok;
+}
+
+int Store::write_meta(const File& directory, const RegionMeta& meta) {
+  File file;
+  if (int error = open_at(directory, "meta.new", O_RDWR | O_CREAT | O_TRUNC, &file)) return error;
+  if (int error = write_all(file, encode_meta(meta), 0)) return error;
+  if (int error = sync_all(file)) return error;
+  if (int error = replace_at(directory, "meta.new", "meta")) return error;
+  return sync_all(directory);
+}
+
+// Makes .new-INCARNATION with everything a region has; `stream`: the data comes later, by append.
+Code Store::make_files(const RegionMeta& meta, bool stream, std::unique_ptr<NewRegion>* out, std::string* detail) {
+  auto made = std::make_unique<NewRegion>();
+  made->directory_name = new_name(meta.incarnation);
+  made->region = std::make_shared<Region>();
+  made->region->meta = meta;
+  std::string what = "can't make region " + meta.name;
+  if (int error = open_directory_at(root_, ".", &made->root)) return fail(detail, error, what);
+  if (int error = make_directory_at(root_, made->directory_name)) return fail(detail, error, what);
+  File directory;
+  int error = open_directory_at(root_, made->directory_name, &directory);
+  if (!error && stream) error = open_at(directory, "data", O_RDWR | O_CREAT | O_EXCL, &made->data);
+  if (!error && !stream) error = made->region->open(directory, true);
+  if (!error && !stream) error = sync_all(made->region->data());
+  FileSystem kind = FileSystem::good;
+  std::string file_system;
+  if (!error && (meta.flags & kMetaAdopted)) error = file_system_of(made->region->data(), &kind, &file_system);
+  if (!error && kind == FileSystem::unsupported && !options_.allow_any_file_system) {
+    *detail = meta.path + " is on " + file_system + ", where a mapping and fdatasync may not mean what a region needs";
+    return Code::unsupported_file_system;
+  }
+  if (!error && !stream) error = write_meta(directory, meta);
+  if (error) {
+    if ((meta.flags & kMetaAdopted) && error != ENOSPC) what = "can't adopt " + meta.path;
+    return fail(detail, error, what);
+  }
+  *out = std::move(made);
+  return Code::ok;
+}
+
+Code Store::create(const RegionMeta& wanted, const Conditions& conditions, MetaResult* result, std::string* detail) {
+  std::unique_ptr<NewRegion> made;
+  Code code = begin(wanted, conditions, false, &made, result, detail);
+  if (code != Code::ok || result->replayed) return code;
+  return publish(std::move(made), conditions, result, detail);
+}
+
+Code Store::begin_upload(const RegionMeta& wanted, const Conditions& conditions, std::unique_ptr<NewRegion>* out, MetaResult* result,
+                         std::string* detail) {
+  return begin(wanted, conditions, true, out, result, detail);
+}
+
+Code Store::begin(const RegionMeta& wanted, const Conditions& conditions, bool stream, std::unique_ptr<NewRegion>* out, MetaResult* result,
+                  std::string* detail) {
+  RegionMeta meta = wanted;
+  {
+    Lock lock(lock_);
+    Code code = Code::ok;
+    if (closing_) return Code::cancelled;
+    if (replay(conditions, result, &code)) return code;
+    auto it = regions_.find(meta.name);
+    code = check(it == regions_.end() ? nullptr : it->second, conditions, detail);
+    if (code != Code::ok) return code;
+    if (it != regions_.end()) return Code::region_exists;
+    if (regions_.size() >= options_.regions_max) return Code::too_many_regions;
+    meta.incarnation = new_incarnation();
+  }
+  if (!region_name_valid(meta.name)) return Code::validation_failed;
+  if (temporary_file_system_ && meta.durability == Durability::durable) {
+    *detail = "the store is on " + file_system_name_ + ", which forgets everything with the machine";
+    return Code::durability_unavailable;
+  }
+  meta.meta_generation = 1;
+  meta.created_us = meta.modified_us = now_us();
+  return make_files(meta, stream, out, detail);
+}
+
+Code Store::publish(std::unique_ptr<NewRegion> made, const Conditions& conditions, MetaResult* result, std::string* detail) {
+  RegionMeta meta = made->region->meta;
+  if (made->data.open()) {
+    // A streamed one: its size is known only now.
+    if (made->size == 0) {
+      *detail = "a region has at least one byte";
+      return Code::validation_failed;
+    }
+    meta.size = made->size;
+    File directory;
+    int error = sync_all(made->data);
+    made->data.close();
+    if (!error) error = open_directory_at(root_, made->directory_name, &directory);
+    auto region = std::make_shared<Region>();
+    region->meta = meta;
+    if (!error) error = region->open(directory, false);
+    if (!error) error = write_meta(directory, meta);
+    if (error) return fail(detail, error, "can't make region " + meta.name);
+    made->region = std::move(region);
+  }
+  if (int error = sync_all(root_)) return fail(detail, error, "can't make region " + meta.name);
+
+  Lock lock(lock_);
+  Code code = Code::ok;
+  if (closing_) return Code::cancelled;
+  drain_pending(lock);
+  if (replay(conditions, result, &code)) return code;
+  // Asked again: another request may have made it meanwhile.
+  auto it = regions_.find(meta.name);
+  code = check(it == regions_.end() ? nullptr : it->second, conditions, detail);
+  if (code != Code::ok) return code;
+  if (it != regions_.end()) return Code::region_exists;
+  if (regions_.size() >= options_.regions_max) return Code::too_many_regions;
+  code = publish_meta(RecordKind::create, 0, meta, conditions, detail, lock);
+  if (code != Code::ok) return code;
+  int error = apply_create(meta);
+  advance_applied();
+  if (error) return fail(detail, error, "can't put region " + meta.name + " into place; the next start may");
+  made->published = true;
+  result->created = true;
+  result->info = info_of(*by_incarnation_.at(meta.incarnation));
+  return Code::ok;
+}
+
+// Renames the made files into place and opens them. For a commit and for a recovery.
+int Store::apply_create(const RegionMeta& meta) {
+  std::string from = new_name(meta.incarnation);
+  if (exists_at(root_, from)) {
+    if (int error = rename_at(root_, from, "regions/" + meta.name)) return error;
+    if (int error = sync_all(regions_directory_)) return error;
+    if (int error = sync_all(root_)) return error;
+  } else if (!exists_at(regions_directory_, meta.name)) {
+    return 0;  // removed again since, by a record that follows
+  }
+  HOLDFAST_FAILPOINT("create_renamed");
+  File directory;
+  if (int error = open_directory_at(regions_directory_, meta.name, &directory)) return error;
+  auto region = std::make_shared<Region>();
+  region->meta = meta;
+  if (int error = region->open(directory, false)) return error;
+  if (int error = region->reset_control()) return error;
+  last_incarnation_ = std::max(last_incarnation_, meta.incarnation);
+  by_incarnation_[meta.incarnation] = region;
+  regions_[meta.name] = std::move(region);
+  return 0;
+}
+
+Code Store::update(const std::string& name, const MetaChange& change, const Conditions& conditions, MetaResult* result, std::string* detail) {
+  // A redo of older batches must never meet two changes of size: the earlier one leaves the ring first.
+  if (change.size && checkpoint_step() != 0) return Code::flush_failed;
+  Lock lock(lock_);
+  Code code = Code::ok;
+  if (closing_) return Code::cancelled;
+  drain_pending(lock);
+  if (replay(conditions, result, &code)) return code;
+  auto it = regions_.find(name);
+  if (it == regions_.end()) return conditions.if_match ? Code::etag_mismatch : Code::region_not_found;
+  std::shared_ptr<Region> region = it->second;
+  code = check(region, conditions, detail);
+  if (code != Code::ok) return code;
+
+  RegionMeta meta = region->meta;
+  if (change.size) meta.size = *change.size;
+  if (change.labels) meta.labels = *change.labels;
+  if (change.durability) meta.durability = *change.durability;
+  if (change.read_only) meta.flags = *change.read_only ? meta.flags | kMetaReadOnly : meta.flags & ~kMetaReadOnly;
+  if (change.verified) meta.flags &= ~kMetaUnverified;
+  meta.meta_generation++;
+  meta.modified_us = now_us();
+  bool resized = meta.size != region->meta.size;
+  if (resized && region->faulted()) return Code::region_faulted;
+  if (resized && (region->meta.flags & kMetaReadOnly) && (meta.flags & kMetaReadOnly)) return Code::region_read_only;
+  if (meta.size < region->meta.size && !conditions.if_match && !conditions.if_generation) {
+    *detail = "shrinking from " + std::to_string(region->meta.size) + " to " + std::to_string(meta.size) + " bytes loses data: say If-Match";
+    return Code::precondition_required;
+  }
+  if (temporary_file_system_ && meta.durability == Durability::durable && region->meta.durability != Durability::durable) {
+    *detail = "the store is on " + file_system_name_ + ", which forgets everything with the machine";
+    return Code::durability_unavailable;
+  }
+  if (region->meta.durability == Durability::fast && meta.durability != Durability::fast) {
+    // What was written without a sync must not tear under a promise that begins now.
+    if (int error = sync_data(region->data())) {
+      region->set_fault(std::string("the data file could not be made durable: ") + strerror(error), journal_.checkpoint().lsn + 1);
+      return Code::flush_failed;
+    }
+  }
+  if (meta.size > region->meta.size) {
+    int error = (meta.flags & kMetaSparse) ? truncate_to(region->data(), meta.size) : allocate_to(region->data(), region->meta.size, meta.size);
+    if (!error) error = sync_all(region->data());
+    if (error) return fail(detail, error, "can't grow region " + name + " to " + std::to_string(meta.size) + " bytes");
+  }
+  uint64_t generation = region->generation + (resized ? 1 : 0);
+  code = publish_meta(RecordKind::meta, generation, meta, conditions, detail, lock);
+  if (code != Code::ok) {
+    if (meta.size > region->meta.size) truncate_to(region->data(), region->meta.size);
+    return code;
+  }
+  int error = apply_meta(region, meta);
+  region->generation = generation;
+  if (resized) region->sequence_close(generation);
+  region->durable_generation = meta.durability == Durability::fast ? region->durable_generation : generation;
+  advance_applied();
+  if (error) {
+    region->set_fault(std::string("a change of the region could not be finished: ") + strerror(error), 0);
+    return fail(detail, error, "can't finish the change of region " + name + "; the next start may");
+  }
+  result->info = info_of(*region);
+  return Code::ok;
+}
+
+int Store::apply_meta(const std::shared_ptr<Region>& region, const RegionMeta& meta) {
+  uint64_t old_size = region->meta.size;
+  if (int error = write_meta(region->directory(), meta)) return error;
+  HOLDFAST_FAILPOINT("meta_replaced");
+  region->meta = meta;
+  return meta.size == old_size ? 0 : region->resized(old_size);
+}
+
+Code Store::remove(const std::string& name, const Conditions& conditions, MetaResult* result, std::string* detail) {
+  std::shared_ptr<Region> region;
+  {
+    Lock lock(lock_);
+    Code code = Code::ok;
+    if (closing_) return Code::cancelled;
+    drain_pending(lock);
+    if (replay(conditions, result, &code)) return code;
+    auto it = regions_.find(name);
+    if (it == regions_.end()) return conditions.if_match ? Code::etag_mismatch : Code::region_not_found;
+    region = it->second;
+    code = check(region, conditions, detail);
+    if (code != Code::ok) return code;
+    code = publish_meta(RecordKind::remove, region->generation, region->meta, conditions, detail, lock);
+    if (code != Code::ok) return code;
+    int error = apply_remove(region);
+    advance_applied();
+    if (error) return fail(detail, error, "can't remove region " + name + "; the next start may");
+    result->removed = true;
+  }
+  // The blocks go without the lock: a large file takes its time.
+  if (int error = remove_tree_at(root_, old_name(region->meta.incarnation)))
+    return fail(detail, error, "region " + name + " is gone, but its files can't be unlinked; the next start tries again");
+  return Code::ok;
+}
+
+int Store::apply_remove(const std::shared_ptr<Region>& region) {
+  if (int error = rename_at(root_, "regions/" + region->meta.name, old_name(region->meta.incarnation))) return error;
+  HOLDFAST_FAILPOINT("remove_renamed");
+  if (int error = sync_all(regions_directory_)) return error;
+  if (int error = sync_all(root_)) return error;
+  region->removed = true;
+  by_incarnation_.erase(region->meta.incarnation);
+  regions_.erase(region->meta.name);
+  return 0;
+}
+
+}  // namespace holdfast
