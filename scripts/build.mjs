@@ -120,6 +120,7 @@ async function buildPrograms() {
   say("compiling the native test programs");
   const jobs = process.env.JOBS ?? String(availableParallelism());
   const code = await run("make", [
+    "--silent",
     "--no-print-directory",
     "-C",
     "test/native",
