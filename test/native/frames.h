@@ -97,7 +97,7 @@ inline Op digest_guard(uint64_t offset, uint64_t length, Algorithm algorithm, st
 }
 inline Op etag_guard(std::initializer_list<uint64_t> words) {
   std::vector<uint8_t> data(words.size() * 8);
-  memcpy(data.data(), words.begin(), data.size());
+  if (!data.empty()) memcpy(data.data(), words.begin(), data.size());
   return with_data(make_op(OpKind::guard_etag), std::move(data));
 }
 
