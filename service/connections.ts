@@ -1,0 +1,230 @@
+// connections.ts - every connection of the HTTP server and what is open on it, so that a stop can end each of them
+// politely and in time.
+//
+// Node's own close() waits for ever on a connection with no bytes, half a head or half a body, and Fastify's can only wait or
+// cut everything. Here each connection is idle (nothing asked), arriving (part of a request's head is there) or busy (a
+// request is open), and the lifecycle ends them in that order. It never decides when.
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import { Socket } from "node:net";
+import { Problem, problemBody } from "./errors.js";
+
+/** How long an answered client that still sends its body may go on before it is cut: it has to notice the answer. */
+const lingerMs = 100;
+
+interface Exchange {
+  request: IncomingMessage;
+  response: ServerResponse;
+}
+
+interface Connection {
+  exchanges: Set<Exchange>;
+  /** The last answer's end, or when it was opened. Milliseconds of performance.now(). */
+  idleSince: number;
+  /** What had been received by then: more than this is the beginning of another request. */
+  idleBytes: number;
+  /** Told 503 while bytes of its request were still to come. */
+  refused: boolean;
+}
+
+/** What became of the requests that were open at the first signal or came after it. */
+export interface Outcomes {
+  answered: number;
+  /** Answered 503. */
+  refused: number;
+  /** Connections that were ended with a request open on them. */
+  cut: number;
+  /** The client went away by itself. */
+  aborted: number;
+}
+
+export class Connections {
+  readonly outcomes: Outcomes = { answered: 0, refused: 0, cut: 0, aborted: 0 };
+  readonly #connections = new Map<Socket, Connection>();
+  readonly #server: Server;
+  #closing = false;
+
+  /** Before the server listens, and before anything else listens to its requests. */
+  constructor(server: Server) {
+    this.#server = server;
+    server.on("connection", (socket: Socket) => this.#opened(socket));
+    server.prependListener("request", (request, response) => this.#asked({ request, response }));
+    server.on("checkContinue", (request: IncomingMessage, response: ServerResponse) => {
+      // While stopping, the request is refused on its head alone: 503 in place of 100, and no body is asked for.
+      if (!this.#closing) response.writeContinue();
+      server.emit("request", request, response);
+    });
+  }
+
+  /** Connections that are open. */
+  get open(): number {
+    return this.#connections.size;
+  }
+
+  /** Connections with a request on them, or a part of one. */
+  get active(): number {
+    let active = 0;
+    for (const [socket, connection] of this.#connections) if (!this.#isIdle(socket, connection)) active += 1;
+    return active;
+  }
+
+  /** Requests that have not been answered to the end. */
+  get requests(): number {
+    let requests = 0;
+    for (const connection of this.#connections.values()) requests += connection.exchanges.size;
+    return requests;
+  }
+
+  /** From now on every answer closes its connection, also those that were asked for before. */
+  closeWhenAnswered(): void {
+    this.#closing = true;
+    for (const [socket, connection] of this.#connections) {
+      if (connection.exchanges.size > 0) this.#closeAfterLast(socket, connection);
+    }
+  }
+
+  /** Connections that the kernel had accepted before the listener was closed become the server's. */
+  adopt(descriptors: readonly number[]): void {
+    for (const fd of descriptors) {
+      const socket = new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
+      // As the server does with those that it accepts itself.
+      socket.setNoDelay(true);
+      this.#server.emit("connection", socket);
+    }
+  }
+
+  /**
+   * Ends connections on which nothing was asked for `quietMs`. Call it right after the event loop has polled (from
+   * setImmediate): what has arrived by then has been read, so no request lies unread on a connection that looks idle.
+   */
+  sweep(quietMs: number): void {
+    const before = performance.now() - quietMs;
+    for (const [socket, connection] of this.#connections) {
+      if (connection.idleSince <= before && this.#isIdle(socket, connection)) socket.destroy();
+    }
+  }
+
+  /** Answers 503 to every request of which a part has still not arrived. */
+  refuseLate(): void {
+    for (const [socket, connection] of this.#connections) {
+      if (connection.refused) continue;
+      if (connection.exchanges.size === 0) {
+        if (socket.bytesRead > connection.idleBytes) this.#refuseHead(socket, connection);
+        continue;
+      }
+      for (const exchange of connection.exchanges) {
+        if (!exchange.request.complete && !exchange.response.headersSent) this.#refuseBody(connection, exchange);
+      }
+    }
+  }
+
+  /** Ends every connection. Requests that were open on them are counted as cut. */
+  cut(): void {
+    for (const [socket, connection] of this.#connections) {
+      this.outcomes.cut += connection.exchanges.size;
+      connection.exchanges.clear();
+      socket.destroy();
+    }
+  }
+
+  #isIdle(socket: Socket, connection: Connection): boolean {
+    return connection.exchanges.size === 0 && !connection.refused && socket.bytesRead <= connection.idleBytes;
+  }
+
+  #opened(socket: Socket): void {
+    this.#connections.set(socket, {
+      exchanges: new Set(),
+      idleSince: performance.now(),
+      idleBytes: 0,
+      refused: false,
+    });
+    socket.once("close", () => this.#connections.delete(socket));
+  }
+
+  #asked(exchange: Exchange): void {
+    const socket = exchange.request.socket;
+    const connection = this.#connections.get(socket);
+    if (connection === undefined) return;
+    connection.exchanges.add(exchange);
+    if (this.#closing) this.#closeAfterLast(socket, connection);
+    // Emitted once for each response, whether it was sent to its end or not.
+    exchange.response.once("close", () => {
+      if (!connection.exchanges.delete(exchange)) return;
+      connection.idleSince = performance.now();
+      connection.idleBytes = socket.bytesRead;
+      if (this.#closing) this.#count(exchange.response);
+    });
+  }
+
+  #count(response: ServerResponse): void {
+    if (!response.writableFinished) this.outcomes.aborted += 1;
+    else if (response.statusCode === 503) this.outcomes.refused += 1;
+    else this.outcomes.answered += 1;
+  }
+
+  /**
+   * Only the last of several pipelined requests closes: a client ignores what comes after a `Connection: close`, and
+   * would never learn of a batch that was committed.
+   */
+  #closeAfterLast(socket: Socket, connection: Connection): void {
+    const exchanges = [...connection.exchanges];
+    const last = exchanges.pop();
+    for (const { response } of exchanges) if (!response.headersSent) response.removeHeader("connection");
+    // An answer under way keeps its connection open; the next sweep ends it.
+    if (last === undefined || last.response.headersSent) return;
+    last.response.setHeader("connection", "close");
+    // Node calls this after the last answer.
+    socket.destroySoon = () => {
+      if (last.request.complete) Socket.prototype.destroySoon.call(socket);
+      else this.#linger(socket);
+    };
+  }
+
+  /**
+   * Node closes a connection as soon as its last answer is written. With bytes of the body still unread that is a
+   * reset, which can overtake the answer. So our side is closed, the rest is read, and then the connection ends.
+   */
+  #linger(socket: Socket): void {
+    socket.end();
+    socket.resume();
+    const timer = setTimeout(() => socket.destroy(), lingerMs);
+    socket.once("end", () => socket.destroy());
+    socket.once("close", () => clearTimeout(timer));
+  }
+
+  #refuseHead(socket: Socket, connection: Connection): void {
+    connection.refused = true;
+    this.outcomes.refused += 1;
+    const body = JSON.stringify(problemBody(late(), "/", ""));
+    const head = [
+      "HTTP/1.1 503 Service Unavailable",
+      "content-type: application/problem+json",
+      `content-length: ${Buffer.byteLength(body)}`,
+      "retry-after: 1",
+      "connection: close",
+    ];
+    socket.write(`${head.join("\r\n")}\r\n\r\n${body}`);
+    this.#linger(socket);
+  }
+
+  #refuseBody(connection: Connection, { request, response }: Exchange): void {
+    connection.refused = true;
+    // Whoever reads the body fails with this, and its error handler writes the answer as it writes all others.
+    if (request.listenerCount("error") > 0) request.emit("error", Object.assign(late(), { statusCode: 503 }));
+    // Nobody reads it, or not to the end of the answer in one go.
+    setImmediate(() => {
+      if (response.headersSent || response.destroyed) return;
+      const body = JSON.stringify(problemBody(late(), request.url ?? "/", ""));
+      response.writeHead(503, {
+        "content-type": "application/problem+json",
+        "content-length": Buffer.byteLength(body),
+        "retry-after": "1",
+        connection: "close",
+      });
+      response.end(body);
+    });
+  }
+}
+
+function late(): Problem {
+  return new Problem("draining", "The service is stopping and the request had not arrived whole. Nothing was written.");
+}

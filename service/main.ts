@@ -1,0 +1,125 @@
+// main.ts - the process: signals first, then settings, the store, the HTTP server. It decides nothing about requests or
+// bytes, and how it ends is lifecycle.ts's.
+//
+// Only the addon's lifecycle is imported statically: it loads in a millisecond, and a signal that comes before the first
+// statement below ends the process the default way or, in a container where this is process 1, is lost. Everything else is
+// imported after it.
+
+import { exitCodes, ListenError, lifecycle as signals } from "../native/lifecycle.js";
+import type { Listener as ListenerType } from "./listener.js";
+
+signals.install();
+// Permanent, and never `once`: when the last listener goes, libuv puts the default action back, and the next signal kills
+// in the middle of a batch. The watchdog tells of each signal anyway, also of those before this line.
+for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => signals.requestStop(signal));
+// In front of libuv's handler, which has just displaced ours.
+signals.install();
+
+// What a signal and an uncaught error do until there is something to drain.
+let stop = (): void => signals.exit(exitCodes.clean);
+let fail = (error: unknown): void => {
+  say(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  signals.exit(exitCodes.uncaught);
+};
+signals.onStop(() => stop());
+process.on("uncaughtException", (error) => fail(error));
+
+/** Longer without an answer from JavaScript is worth a line in the log. */
+const blockedMs = 250;
+
+function say(sentence: string): void {
+  process.stderr.write(`holdfast: ${sentence}\n`);
+}
+
+/** A start that can't go on before somebody changes the settings or the machine. */
+function refuse(sentence: string): never {
+  say(sentence);
+  return signals.exit(exitCodes.configuration);
+}
+
+const { ConfigError, loadConfig, readyLink } = await import("./config.js");
+const config = (() => {
+  try {
+    // biome-ignore lint/style/noProcessEnv: config.ts is what reads it; it can't be handed over in another way.
+    return loadConfig(process.argv.slice(2), process.env);
+  } catch (error) {
+    if (error instanceof ConfigError) return refuse(error.message);
+    throw error;
+  }
+})();
+if (config.print !== undefined) {
+  process.stdout.write(`${config.print}\n`);
+  signals.exit(exitCodes.clean);
+}
+
+signals.configure({
+  softMs: config.drainSoftMs,
+  hardMs: config.drainHardMs,
+  blockedMs: Math.min(blockedMs, config.drainSoftMs),
+  log: config.logLevel !== "silent",
+});
+if (config.shutdownMode === "immediate") signals.exitAtOnce(exitCodes.cut);
+
+const { Lifecycle } = await import("./lifecycle.js");
+const lifecycle = new Lifecycle({
+  lameDuckMs: config.drainLameDuckMs,
+  bodyGraceMs: config.drainBodyGraceMs,
+  softMs: config.drainSoftMs,
+  hardMs: config.drainHardMs,
+});
+stop = () => lifecycle.stop();
+fail = (error) => lifecycle.fail(error);
+
+// The store opens on threads of its own while JavaScript loads the rest.
+const { openStore, StoreRefused } = await import("./open-store.js");
+const opening = openStore(config, () => lifecycle.standby());
+opening.catch((error: unknown) => {
+  if (!(error instanceof StoreRefused)) return fail(error);
+  say(error.message);
+  signals.exit(error.mendable ? exitCodes.configuration : exitCodes.uncaught);
+});
+
+const { buildApp } = await import("./app.js");
+let store: Awaited<typeof opening>["store"] | undefined;
+const app = await buildApp({ config, store: () => store, lifecycle });
+lifecycle.logTo(app.log);
+lifecycle.watch(app.server);
+lifecycle.beforeExit(async () => {
+  await app.close();
+  await store?.close();
+});
+await app.ready();
+
+const { Listener } = await import("./listener.js");
+if (!lifecycle.closing()) {
+  const listener = listen();
+  const { port, address } = await listener.serve(app.server);
+  lifecycle.serving(listener);
+  app.log.info({ event: "listening", address, port, ms: sinceStart() }, `listening on ${address}`);
+  // Not a log line: logs are kept, and this is the one time that the token is shown.
+  if (config.authTokenGenerated) say(`this run's token is in the link: ${readyLink(config, port)}`);
+}
+
+const opened = await opening;
+if (!lifecycle.closing()) {
+  store = opened.store;
+  // Its fault guard is in place from here on, and stays there whoever listens to SIGBUS.
+  signals.watchBus();
+  signals.recordPath(opened.record.path);
+  lifecycle.ready(opened.record);
+  const { row, redone, ms } = store.status().recovery;
+  app.log.info({ event: "ready", ms: sinceStart(), recovery: { row, redone, ms } }, "ready");
+}
+
+function listen(): ListenerType {
+  try {
+    return Listener.open(config);
+  } catch (error) {
+    if (error instanceof ListenError) return refuse(error.message);
+    throw error;
+  }
+}
+
+function sinceStart(): number {
+  return Math.round(performance.now());
+}
