@@ -1,0 +1,151 @@
+// batches.ts - runs batches: JSON or plain writes and reads in, outcomes out. Everything that changes or compares bytes
+// goes through here, so that one request is one frame and one critical section.
+import { codeName, type Maybe, type Store, sentences } from "../../native/index.js";
+import { BatchAnswer } from "./batch-answer.js";
+import {
+  type BatchConditions,
+  BatchEncoder,
+  type EncoderLimits,
+  type IdempotencyKey,
+  type Section,
+} from "./batch-encoder.js";
+import { BatchRefused, type Failure } from "./failure.js";
+
+/** How long an answer waits: `region` for as long as the strictest of the batch's regions asks. */
+export type Wait = "region" | "fast" | "ordered" | "durable";
+
+/** A batch that was done. Its regions are numbered in the order of `regions`. */
+export interface BatchOutcome {
+  readonly answer: BatchAnswer;
+  readonly regions: readonly string[];
+  /** JSON text of the results' array. */
+  readonly results: string;
+}
+
+/** More encoders than batches are ever at work on the calling thread at once would never be used again. */
+const idleMax = 16;
+const spelled = new Map<number, string>();
+
+/** A code of the core as failures spell it. */
+function spell(code: number): string {
+  let name = spelled.get(code);
+  if (name === undefined) {
+    name = codeName(code).replaceAll("_", "-");
+    spelled.set(code, name);
+  }
+  return name;
+}
+
+export class Batches {
+  private readonly idle: BatchEncoder[] = [];
+
+  constructor(private readonly limits: EncoderLimits) {}
+
+  /**
+   * Runs a batch as the API has it. `region` is the one of the request's path, if it has one; its name must be valid.
+   * @throws BatchRefused
+   */
+  run(
+    store: Store,
+    body: unknown,
+    region: string | undefined,
+    conditions?: BatchConditions,
+    key?: IdempotencyKey,
+  ): Maybe<BatchOutcome> {
+    const encoder = this.idle.pop() ?? new BatchEncoder(this.limits);
+    const frame = encoder.encode(body, region, conditions, key);
+    if (frame === undefined) return this.explain(store, encoder, body, region);
+    return this.commit(store, encoder, frame, body as object);
+  }
+
+  /** Replaces bytes. @throws BatchRefused */
+  write(
+    store: Store,
+    region: string,
+    offset: number,
+    bytes: Uint8Array,
+    wait: Wait,
+    conditions: BatchConditions | undefined,
+    key: IdempotencyKey | undefined,
+  ): Maybe<BatchOutcome> {
+    const encoder = this.idle.pop() ?? new BatchEncoder(this.limits);
+    const frame = encoder.encodeWrite(region, offset, bytes, wait, conditions, key);
+    return this.commit(store, encoder, frame, undefined);
+  }
+
+  /** Reads several ranges of one generation; together at most what a batch may return. @throws BatchRefused */
+  async read(
+    store: Store,
+    region: string,
+    ranges: readonly { offset: number; length: number }[],
+  ): Promise<{ answer: BatchAnswer; parts: Buffer[] }> {
+    const encoder = this.idle.pop() ?? new BatchEncoder(this.limits);
+    const { answer } = await this.commit(store, encoder, encoder.encodeReads(region, ranges), undefined);
+    return { answer, parts: answer.parts() };
+  }
+
+  private commit(
+    store: Store,
+    encoder: BatchEncoder,
+    frame: Uint8Array,
+    body: object | undefined,
+  ): Maybe<BatchOutcome> {
+    const answered = store.commit(frame);
+    // The frame is read until the promise resolves, so its encoder is not free before.
+    if (answered instanceof Promise) return answered.then((answer) => this.finish(encoder, answer, body));
+    return this.finish(encoder, answered, body);
+  }
+
+  private finish(encoder: BatchEncoder, frame: Uint8Array, body: object | undefined): BatchOutcome {
+    const { regions, conditionCount } = encoder;
+    this.release(encoder);
+    const answer = new BatchAnswer(frame);
+    if (answer.code !== 0) throw refusal(answer, answer.failures(body ?? {}, regions, conditionCount, spell));
+    return { answer, regions, results: body === undefined ? "" : answer.results(body) };
+  }
+
+  /** The core is asked about what can be encoded, so that the answer lists every bad operation and not only ours. */
+  private async explain(
+    store: Store,
+    encoder: BatchEncoder,
+    body: unknown,
+    region: string | undefined,
+  ): Promise<never> {
+    let { failures } = encoder;
+    const rest = encoder.encodeRest(body, region);
+    if (rest !== undefined) {
+      const answer = new BatchAnswer(await store.commit(rest.frame));
+      const more = answer.code === 0 ? [] : answer.failures(body as object, encoder.regions, 0, spell, rest.kept);
+      failures = [...failures, ...more.filter((failure) => isInvalid(failure))].sort(inOrder);
+    }
+    this.release(encoder);
+    const code = failures[0]!.code.replaceAll("-", "_");
+    throw new BatchRefused(code, sentences[code] ?? "", failures, false);
+  }
+
+  private release(encoder: BatchEncoder): void {
+    if (this.idle.length < idleMax) this.idle.push(encoder);
+  }
+}
+
+function refusal(answer: BatchAnswer, failures: Failure[]): BatchRefused {
+  const code = codeName(answer.code);
+  if (failures.length === 0 && (answer.limit !== 0 || answer.actual !== 0)) {
+    failures.push({ code: spell(answer.code), limit: answer.limit, actual: answer.actual });
+  }
+  if (code === "durability_unavailable") failures = [{ pointer: "/durability", code: "durability-unavailable" }];
+  const where = failures.length === 1 && failures[0]!.detail !== undefined ? ` (${failures[0]!.detail})` : "";
+  return new BatchRefused(code, `${sentences[code]}${where}`, failures, answer.committed);
+}
+
+/** Left out operations can make others fail at run time; only what is wrong in itself is told. */
+const isInvalid = ({ index, code }: Failure) =>
+  index !== undefined &&
+  (code === "out-of-bounds" || code === "misaligned" || code === "value-out-of-range" || code === "validation-failed");
+
+const sectionOrder: readonly (Section | undefined)[] = [undefined, "guards", "ops", "elseOps"];
+
+function inOrder(left: Failure, right: Failure): number {
+  const section = ({ pointer }: Failure) => sectionOrder.indexOf(pointer?.split("/")[1] as Section | undefined);
+  return section(left) - section(right) || (left.index ?? 0) - (right.index ?? 0);
+}
