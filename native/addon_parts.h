@@ -9,4 +9,7 @@ namespace holdfast {
 // Called once for each environment (main thread, workers); what it touches is the process's.
 void export_lifecycle(Napi::Env env, Napi::Object exports);
 
+// The store's functions and every constant that TypeScript must agree on, likewise.
+void export_store(Napi::Env env, Napi::Object exports);
+
 }  // namespace holdfast
