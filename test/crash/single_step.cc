@@ -1,0 +1,1311 @@
+// single_step.cc - kills a store at every machine instruction of what it does, and judges what is left.
+//
+// A victim process is single-stepped (ptrace) through commits, flushes, checkpoints, changes of regions and recovery
+// itself. After each instruction the store's files are exactly what SIGKILL would leave there, so the rig compares
+// them with what it saw last, and where a byte, a file or what was acknowledged has changed it copies the files, runs
+// the real recovery on the copy and asks: is the result the state after a whole number of batches, at least all
+// acknowledged and at most all begun? does a retry with the same idempotency key land exactly once? could a program
+// that maps the live files have seen half a batch? Instructions that changed nothing are covered by the judgement
+// before them. Nothing here knows how a commit works; with --mutants each deliberate mistake must be found.
+#include <dirent.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#if defined(__aarch64__)
+#include <elf.h>
+#endif
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <new>
+#include <string>
+
+#include "../../native/failpoint.h"
+#include "../../native/holdfast.h"
+#include "../../native/store.h"
+#include "batches.h"
+
+namespace holdfast::rig {
+namespace {
+
+// Small, because all of it is compared at every instruction.
+constexpr uint64_t kRingBytes = 32 << 10;
+constexpr uint64_t kBatchBytesMax = 8 << 10;
+
+// ---- what the victim does ------------------------------------------------------------------------------------------
+
+enum class Act : uint32_t { to_ring_end, batch, flush, checkpoint, create, resize, label, remove, close, open };
+constexpr const char* kActNames[] = {"(unstepped)", "commit", "flush",  "checkpoint", "create",
+                                     "resize",      "label",  "remove", "close",      "open"};
+constexpr size_t kActs = std::size(kActNames);
+
+struct Action {
+  Act act = Act::batch;
+  RigBatch batch;       // batch
+  uint32_t region = 0;  // create, resize, label, remove
+  uint64_t size = 0;    // resize
+  bool stepped = true;  // false: only to get the store into some state
+};
+
+// A run of one victim: which actions, and the world after each of those that change it.
+struct Episode {
+  std::string shape;
+  std::string mode;
+  uint64_t seed = 0;
+  std::vector<Action> actions;
+  World start;                // regions as created before the first action; those that don't exist yet are marked so
+  std::vector<World> worlds;  // worlds[k]: after k changing actions
+  std::vector<const Action*> changes;
+};
+
+bool changes_world(Act act) {
+  return act == Act::batch || act == Act::create || act == Act::resize || act == Act::remove || act == Act::label;
+}
+
+// Shared between rig and victim, written by the victim alone.
+struct Shared {
+  std::atomic<uint32_t> issued, acknowledged;  // changing actions
+  std::atomic<Act> act;
+  char message[256];
+};
+
+StoreOptions store_options(const std::string& directory) {
+  StoreOptions options;
+  options.directory = directory;
+  options.journal_bytes = kRingBytes;
+  options.regions_max = 8;
+  options.batch.batch_bytes_max = kBatchBytesMax;
+  options.allow_any_file_system = true;
+  options.standby = false;
+  options.threads = false;
+  options.assume_same_files = true;
+  return options;
+}
+
+RegionMeta meta_of(const Expected& region) {
+  RegionMeta meta;
+  meta.name = region.name;
+  meta.size = region.bytes.size();
+  meta.durability = region.durability;
+  return meta;
+}
+
+class Victim {
+ public:
+  Victim(const Episode& episode, const std::string& directory, Shared* shared)
+      : episode_(episode), directory_(directory), shared_(shared) {}
+
+  [[noreturn]] void run() {
+    open();
+    for (const Expected& region : episode_.start) {
+      if (!region.exists) continue;
+      MetaResult result;
+      std::string detail;
+      must(store_->create(meta_of(region), Conditions{}, &result, &detail), detail);
+    }
+    for (const Action& action : episode_.actions) {
+      shared_->act = action.act;
+      if (action.stepped) mark();
+      perform(action);
+      if (action.stepped) mark();
+    }
+    _exit(0);
+  }
+
+  // Steps through the opening of a store that was killed.
+  [[noreturn]] void run_recovery() {
+    shared_->act = Act::open;
+    mark();
+    open();
+    mark();
+    _exit(0);
+  }
+
+ private:
+  void must(Code code, const std::string& detail) {
+    if (code == Code::ok) return;
+    std::snprintf(shared_->message, sizeof shared_->message, "%s: %s", code_name(code), detail.c_str());
+    _exit(3);
+  }
+  // The rig sees the signal stop; the signal itself is never delivered.
+  static void mark() { raise(SIGSTOP); }
+
+  void open() {
+    StoreOptions options = store_options(directory_);
+    options.on_settled = [this](std::vector<Settled>&& settled) {
+      for (const Settled& one : settled) answered(static_cast<uint32_t>(one.ticket), one.answer);
+    };
+    std::string detail;
+    must(Store::open(std::move(options), &store_, &detail), detail);
+  }
+
+  void answered(uint32_t number, const std::vector<uint8_t>& answer) {
+    const auto* header = reinterpret_cast<const AnswerHeader*>(answer.data());
+    must(static_cast<Code>(header->code), "a batch");
+    if (shared_->acknowledged < number) shared_->acknowledged = number;
+  }
+
+  void perform(const Action& action) {
+    const uint32_t number = shared_->issued + (changes_world(action.act) ? 1 : 0);
+    MetaResult result;
+    std::string detail;
+    switch (action.act) {
+      case Act::batch: {
+        frame_ = action.batch.frame(episode_.worlds[number - 1]);
+        shared_->issued = number;
+        answer_.clear();
+        if (store_->commit(frame_, Store::Patience::may_block, number, &answer_) == Store::Progress::done) {
+          answered(number, answer_);
+        }
+        return;
+      }
+      case Act::flush:
+        store_->flush_step();
+        return;
+      case Act::checkpoint:
+        if (store_->checkpoint_step() != 0) must(Code::io_error, "a checkpoint");
+        return;
+      case Act::create:
+        shared_->issued = number;
+        must(store_->create(meta_of(episode_.worlds[number][action.region]), Conditions{}, &result, &detail), detail);
+        break;
+      case Act::resize: {
+        MetaChange change;
+        change.size = action.size;
+        shared_->issued = number;
+        must(store_->update(episode_.start[action.region].name, change, Conditions{}, &result, &detail), detail);
+        break;
+      }
+      case Act::label: {
+        MetaChange change;
+        change.labels = "{\"step\":\"" + std::to_string(number) + "\"}";
+        shared_->issued = number;
+        must(store_->update(episode_.start[action.region].name, change, Conditions{}, &result, &detail), detail);
+        break;
+      }
+      case Act::remove:
+        shared_->issued = number;
+        must(store_->remove(episode_.start[action.region].name, Conditions{}, &result, &detail), detail);
+        break;
+      case Act::close:
+        store_->close();
+        return;
+      case Act::open:
+        store_.reset();
+        open();
+        return;
+      case Act::to_ring_end:
+        to_ring_end();
+        return;
+    }
+    shared_->acknowledged = number;
+  }
+
+  // Fills the ring with small records until the next one, however small, has to run over its end.
+  void to_ring_end() {
+    const int journal = ::open((directory_ + "/journal").c_str(), O_RDONLY | O_CLOEXEC);
+    std::vector<uint8_t> before(kRingBytes), after(kRingBytes);
+    struct stat facts {};
+    if (journal < 0 || fstat(journal, &facts) != 0) must(Code::io_error, "looking at the journal");
+    const off_t ring = facts.st_size - static_cast<off_t>(kRingBytes);
+    for (int i = 0; i < 4096; ++i) {
+      if (pread(journal, before.data(), kRingBytes, ring) != static_cast<ssize_t>(kRingBytes)) break;
+      // The spare region takes no part in the episode; its generation is not looked at.
+      RigBatch batch;
+      batch.write(3, 0, std::vector<uint8_t>(64, static_cast<uint8_t>(i | 1)));
+      std::vector<uint8_t> answer;
+      const std::vector<uint8_t> frame = batch.frame(episode_.start);
+      store_->commit(frame, Store::Patience::may_block, 0, &answer);
+      store_->flush_step();
+      if (i % 32 == 31) store_->checkpoint_step();
+      if (pread(journal, after.data(), kRingBytes, ring) != static_cast<ssize_t>(kRingBytes)) break;
+      if (std::memcmp(before.data(), after.data(), kRecordAlign) != 0) continue;  // this one itself went over the end
+      size_t end = kRingBytes;
+      while (end > 0 && before[end - 1] == after[end - 1]) --end;
+      end = (end + kRecordAlign - 1) / kRecordAlign * kRecordAlign;
+      // The smallest record of a batch is 128 bytes long.
+      if (end < kRingBytes && kRingBytes - end < 128) {
+        close(journal);
+        return;
+      }
+    }
+    must(Code::io_error, "the end of the ring was never reached");
+  }
+
+  const Episode& episode_;
+  std::string directory_;
+  Shared* shared_;
+  std::unique_ptr<Store> store_;
+  std::vector<uint8_t> frame_, answer_;
+};
+
+// ---- the store's files, as a killed process leaves them
+// --------------------------------------------------------------
+
+struct StateFile {
+  std::string path;  // below the store's directory
+  std::vector<uint8_t> bytes;
+};
+struct State {
+  std::vector<std::string> directories;
+  std::vector<StateFile> files;
+};
+
+// The live files of a store, and a copy of how they were when changed() was last asked.
+class Watch {
+ public:
+  explicit Watch(std::string directory) : root_(std::move(directory)) { rescan(); }
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+  ~Watch() {
+    for (Live& live : live_) drop(live);
+  }
+
+  const State& state() const { return state_; }
+
+  // Only a system call can make, remove, rename or resize a file.
+  void rescan() {
+    State found;
+    std::vector<Live> lives;
+    walk("", &found, &lives);
+    bool same = found.directories == state_.directories && found.files.size() == state_.files.size();
+    for (size_t i = 0; same && i < found.files.size(); ++i) {
+      same = found.files[i].path == state_.files[i].path && lives[i].size == live_[i].size;
+    }
+    for (Live& live : live_) drop(live);
+    live_ = std::move(lives);
+    if (same) return;
+    for (size_t i = 0; i < found.files.size(); ++i) {
+      found.files[i].bytes.assign(live_[i].bytes, live_[i].bytes + live_[i].size);
+    }
+    state_ = std::move(found);
+    changed_ = true;
+  }
+
+  // True when anything differs from the last time; state() is up to date afterwards.
+  bool changed() {
+    bool any = changed_;
+    changed_ = false;
+    for (size_t i = 0; i < live_.size(); ++i) {
+      if (live_[i].size > 0 && std::memcmp(live_[i].bytes, state_.files[i].bytes.data(), live_[i].size) != 0) {
+        std::memcpy(state_.files[i].bytes.data(), live_[i].bytes, live_[i].size);
+        any = true;
+      }
+    }
+    return any;
+  }
+
+  const std::vector<uint8_t>* file(const std::string& path) const { return find(state_, path); }
+  static const std::vector<uint8_t>* find(const State& state, const std::string& path) {
+    for (const StateFile& file : state.files) {
+      if (file.path == path) return &file.bytes;
+    }
+    return nullptr;
+  }
+
+ private:
+  struct Live {
+    const uint8_t* bytes = nullptr;
+    size_t size = 0;
+  };
+
+  static void drop(Live& live) {
+    if (live.bytes != nullptr) munmap(const_cast<uint8_t*>(live.bytes), live.size);
+    live.bytes = nullptr;
+  }
+
+  void walk(const std::string& below, State* found, std::vector<Live>* lives) {
+    const std::string directory = root_ + "/" + below;
+    DIR* open_directory = opendir(directory.c_str());
+    if (open_directory == nullptr) return;
+    std::vector<std::string> names;
+    while (const dirent* entry = readdir(open_directory)) {
+      const std::string name = entry->d_name;
+      if (name != "." && name != "..") names.push_back(name);
+    }
+    closedir(open_directory);
+    std::sort(names.begin(), names.end());
+    for (const std::string& name : names) {
+      const std::string path = below.empty() ? name : below + "/" + name;
+      struct stat facts {};
+      if (lstat((root_ + "/" + path).c_str(), &facts) != 0) continue;
+      if (S_ISDIR(facts.st_mode)) {
+        found->directories.push_back(path);
+        walk(path, found, lives);
+      } else if (S_ISREG(facts.st_mode)) {
+        Live live;
+        const int fd = ::open((root_ + "/" + path).c_str(), O_RDONLY | O_CLOEXEC);
+        if (fd < 0) die("can't open a file of the store");
+        live.size = static_cast<size_t>(facts.st_size);
+        if (live.size > 0) {
+          void* mapped = mmap(nullptr, live.size, PROT_READ, MAP_SHARED, fd, 0);
+          if (mapped == MAP_FAILED) die("can't map a file of the store");
+          live.bytes = static_cast<const uint8_t*>(mapped);
+        }
+        ::close(fd);
+        lives->push_back(live);
+        found->files.push_back({path, {}});
+      }
+    }
+  }
+
+  std::string root_;
+  std::vector<Live> live_;  // in the order of state_.files
+  State state_;
+  bool changed_ = true;
+};
+
+// Makes `directory` hold exactly `state`.
+void materialize(const State& state, const std::string& directory) {
+  std::filesystem::create_directories(directory);
+  std::error_code error;
+  std::vector<std::filesystem::path> extra;
+  for (auto it = std::filesystem::recursive_directory_iterator(directory, error);
+       it != std::filesystem::recursive_directory_iterator(); ++it) {
+    const std::string path = it->path().string().substr(directory.size() + 1);
+    const bool wanted = it->is_directory() ? std::find(state.directories.begin(), state.directories.end(), path) !=
+                                                 state.directories.end()
+                                           : Watch::find(state, path) != nullptr;
+    if (wanted) continue;
+    extra.push_back(it->path());
+    if (it->is_directory()) it.disable_recursion_pending();
+  }
+  for (const auto& path : extra) std::filesystem::remove_all(path, error);
+  for (const std::string& path : state.directories) std::filesystem::create_directory(directory + "/" + path, error);
+  for (const StateFile& file : state.files) {
+    const int fd = ::open((directory + "/" + file.path).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0 || ftruncate(fd, static_cast<off_t>(file.bytes.size())) != 0 ||
+        pwrite(fd, file.bytes.data(), file.bytes.size(), 0) != static_cast<ssize_t>(file.bytes.size())) {
+      die("can't copy a file of the store (is the directory's file system full?)");
+    }
+    ::close(fd);
+  }
+}
+
+// ---- judging
+// ---------------------------------------------------------------------------------------------------------
+
+struct Bounds {
+  uint32_t acknowledged, issued;
+};
+
+// Which regions of the rig's own use are left out of comparisons.
+bool compared(const Expected& region) { return region.name != "spare"; }
+
+class Judge {
+ public:
+  explicit Judge(std::string directory, uint64_t seed) : directory_(std::move(directory)), random_(seed) {}
+
+  uint64_t recoveries = 0;
+  uint64_t other_boot = 0;
+  uint64_t reopened = 0;
+  uint64_t retried = 0;
+  std::map<char, uint64_t> rows;
+
+  // Recovers a copy of `state`. Empty: all is well; else what is wrong. `landed` gets the number of changes found.
+  std::string recover(const State& state, const Episode& episode, Bounds bounds, uint32_t* landed, char* row) {
+    std::string wrong = recover_once(state, episode, bounds, true, landed, row);
+    if (wrong.empty() && random_.chance(25)) {
+      // The same bytes after a restart of the machine that wrote everything back: nothing may depend on the words.
+      ++other_boot;
+      uint32_t also = 0;
+      char other_row = 0;
+      wrong = recover_once(state, episode, bounds, false, &also, &other_row);
+      if (!wrong.empty()) wrong = "as after a restart of the machine: " + wrong;
+    }
+    return wrong;
+  }
+
+  // What a program that maps the live files may see: a settled sequence means one whole generation, and each aligned
+  // word inside a written range is old or new.
+  static std::string live(const State& state, const Episode& episode, Bounds bounds) {
+    for (size_t r = 0; r < episode.start.size(); ++r) {
+      const Expected& region = episode.start[r];
+      const std::vector<uint8_t>* data = Watch::find(state, "regions/" + region.name + "/data");
+      const std::vector<uint8_t>* page = Watch::find(state, "regions/" + region.name + "/control");
+      if (!compared(region) || data == nullptr || page == nullptr || page->size() < sizeof(holdfast_control)) continue;
+      holdfast_control control;
+      std::memcpy(&control, page->data(), sizeof control);
+      if (!holdfast_control_valid(&control) || (control.sequence & 1) != 0) continue;
+      bool whole = false, known = false;
+      for (uint32_t k = 0; k <= bounds.issued && !whole; ++k) {
+        const Expected& then = episode.worlds[k][r];
+        if (!then.exists || then.generation != control.sequence / 2) continue;
+        known = true;
+        const size_t length = std::min({then.bytes.size(), data->size(), size_t{control.length}});
+        whole = std::memcmp(then.bytes.data(), data->data(), length) == 0;
+      }
+      if (!known) return "the live sequence of " + region.name + " speaks of a generation that never was";
+      if (!whole) return "the live sequence of " + region.name + " is settled over half a batch";
+    }
+    if (bounds.issued == 0 || episode.changes[bounds.issued - 1]->act != Act::batch) return "";
+    return live_words(state, episode, bounds);
+  }
+
+ private:
+  // Looks at the words that the last batch alone, of those that may be unapplied, stores to in one piece: any other
+  // goes through values in between.
+  static std::string live_words(const State& state, const Episode& episode, Bounds bounds) {
+    constexpr uint32_t kGroupMax = 3;
+    const World& after = episode.worlds[bounds.issued];
+    std::vector<Touched> touched, last;
+    for (uint32_t k = bounds.issued > kGroupMax ? bounds.issued - kGroupMax : 0; k < bounds.issued; ++k) {
+      if (episode.changes[k]->act != Act::batch) continue;
+      World scratch = episode.worlds[k];
+      last.clear();
+      episode.changes[k]->batch.apply(&scratch, &last);
+      touched.insert(touched.end(), last.begin(), last.end());
+    }
+    for (const Touched& range : last) {
+      const std::vector<uint8_t>* data = Watch::find(state, "regions/" + after[range.region].name + "/data");
+      if (data == nullptr) continue;
+      for (uint64_t at = (range.offset + 7) / 8 * 8; at + 8 <= range.offset + range.length; at += 8) {
+        const uint8_t* word = &(*data)[at];
+        if (std::memcmp(word, &after[range.region].bytes[at], 8) == 0) continue;
+        bool older = false;
+        for (uint32_t k = 0; k < bounds.issued && !older; ++k) {
+          const Expected& then = episode.worlds[k][range.region];
+          older = then.exists && at + 8 <= then.bytes.size() && std::memcmp(word, &then.bytes[at], 8) == 0;
+        }
+        if (older) continue;
+        const auto stores = std::count_if(touched.begin(), touched.end(), [&](const Touched& other) {
+          return other.region == range.region && other.offset < at + 8 && at < other.offset + other.length;
+        });
+        if (stores == 1) return "an aligned word of " + after[range.region].name + " is neither old nor new";
+      }
+    }
+    return "";
+  }
+
+  // What the store says; empty on success.
+  static std::string observe(Store& store, const World& like, World* seen) {
+    *seen = like;
+    size_t present = 0;
+    for (Expected& region : *seen) {
+      const std::optional<RegionInfo> info = store.info(region.name);
+      region.exists = info.has_value();
+      region.bytes.clear();
+      region.generation = 0;
+      if (!info) continue;
+      ++present;
+      if (!info->fault.empty()) return region.name + " is faulted: " + info->fault;
+      region.generation = info->generation;
+      region.bytes.resize(info->meta.size);
+      Code code = Code::ok;
+      Store::ReadFacts facts{};
+      if (store.read(region.name, 0, region.bytes.size(), Store::Patience::may_block, region.bytes.data(), &code,
+                     &facts) != Store::Progress::done ||
+          code != Code::ok) {
+        return region.name + " can't be read: " + code_name(code);
+      }
+      if (facts.region.generation != info->generation) return region.name + " is read at another generation";
+    }
+    if (store.names().size() != present) return "there are regions that nobody made";
+    return "";
+  }
+
+  static bool same(const World& seen, const World& then) {
+    for (size_t i = 0; i < then.size(); ++i) {
+      if (!compared(then[i])) continue;
+      if (seen[i].exists != then[i].exists) return false;
+      if (then[i].exists && (seen[i].generation != then[i].generation || seen[i].bytes != then[i].bytes)) return false;
+    }
+    return true;
+  }
+
+  static std::string difference(const World& seen, const World& then) {
+    for (size_t i = 0; i < then.size(); ++i) {
+      if (!compared(then[i])) continue;
+      if (seen[i].exists != then[i].exists) return then[i].name + (seen[i].exists ? " exists" : " is missing");
+      if (!then[i].exists) continue;
+      if (seen[i].generation != then[i].generation) {
+        return then[i].name + " at generation " + std::to_string(seen[i].generation) + " instead of " +
+               std::to_string(then[i].generation);
+      }
+      if (seen[i].bytes.size() != then[i].bytes.size()) {
+        return then[i].name + " has " + std::to_string(seen[i].bytes.size()) + " bytes instead of " +
+               std::to_string(then[i].bytes.size());
+      }
+      for (size_t at = 0; at < then[i].bytes.size(); ++at) {
+        if (seen[i].bytes[at] != then[i].bytes[at]) return then[i].name + " differs at byte " + std::to_string(at);
+      }
+    }
+    return "no difference";
+  }
+
+  std::string recover_once(const State& state, const Episode& episode, Bounds bounds, bool same_boot, uint32_t* landed,
+                           char* row) {
+    ++recoveries;
+    materialize(state, directory_);
+    std::vector<Settled> settled;
+    StoreOptions options = store_options(directory_);
+    options.assume_same_files = same_boot;
+    options.on_settled = [&settled](std::vector<Settled>&& some) {
+      for (Settled& one : some) settled.push_back(std::move(one));
+    };
+    std::unique_ptr<Store> store;
+    std::string detail;
+    if (const Code code = Store::open(options, &store, &detail); code != Code::ok) {
+      return std::string("recovery refuses: ") + code_name(code) + " " + detail;
+    }
+    *row = static_cast<char>(store->status().recovery.row);
+    ++rows[*row];
+    World seen;
+    if (std::string wrong = observe(*store, episode.start, &seen); !wrong.empty()) return wrong;
+    bool found = false;
+    for (uint32_t k = bounds.acknowledged; k <= bounds.issued && !found; ++k) {
+      found = same(seen, episode.worlds[k]);
+      if (found) *landed = k;
+    }
+    if (!found) {
+      for (uint32_t k = 0; k < episode.worlds.size(); ++k) {
+        if (same(seen, episode.worlds[k])) {
+          return std::string(k < bounds.acknowledged ? "lost: " : "from nowhere: ") + std::to_string(k) +
+                 " changes instead of " + std::to_string(bounds.acknowledged) + " to " + std::to_string(bounds.issued);
+        }
+      }
+      return "torn: " + difference(seen, episode.worlds[bounds.issued]) + " from the state after all changes, " +
+             difference(seen, episode.worlds[bounds.acknowledged]) + " from that after the acknowledged ones";
+    }
+    if (std::string wrong = settled_controls(episode.worlds[*landed]); !wrong.empty()) return wrong;
+    if (std::string wrong = retry(*store, settled, episode, bounds, *landed); !wrong.empty()) return wrong;
+    if (random_.chance(6)) {
+      ++reopened;
+      World first;
+      if (std::string wrong = observe(*store, episode.start, &first); !wrong.empty()) return wrong;
+      store->close();
+      store.reset();
+      if (const Code code = Store::open(options, &store, &detail); code != Code::ok) {
+        return std::string("a second opening refuses: ") + code_name(code) + " " + detail;
+      }
+      World second;
+      if (std::string wrong = observe(*store, episode.start, &second); !wrong.empty()) return wrong;
+      if (!same(second, first)) return "a second opening changes the state: " + difference(second, first);
+    }
+    return "";
+  }
+
+  // After recovery programs that map the files must find every region settled at its generation.
+  std::string settled_controls(const World& then) {
+    for (const Expected& region : then) {
+      if (!region.exists || !compared(region)) continue;
+      const int fd = ::open((directory_ + "/regions/" + region.name + "/control").c_str(), O_RDONLY | O_CLOEXEC);
+      holdfast_control control{};
+      const bool whole = fd >= 0 && pread(fd, &control, sizeof control, 0) == static_cast<ssize_t>(sizeof control);
+      if (fd >= 0) ::close(fd);
+      if (!whole) return region.name + " has no control page";
+      if (!holdfast_control_valid(&control) || control.sequence != region.generation * 2) {
+        return "after recovery the sequence of " + region.name + " is " + std::to_string(control.sequence) +
+               " at generation " + std::to_string(region.generation);
+      }
+    }
+    return "";
+  }
+
+  // The client of the last batch asks again with its key: exactly once, whatever the kill did.
+  std::string retry(Store& store, std::vector<Settled>& settled, const Episode& episode, Bounds bounds,
+                    uint32_t landed) {
+    if (bounds.issued == 0) return "";
+    const Action& last = *episode.changes[bounds.issued - 1];
+    if (last.act != Act::batch || last.batch.key == 0) return "";
+    // An earlier one of a group that did not land either would have been asked for first.
+    if (landed + 1 < bounds.issued) return "";
+    ++retried;
+    const std::vector<uint8_t> frame = last.batch.frame(episode.start);
+    std::vector<uint8_t> answer;
+    if (store.commit(frame, Store::Patience::may_block, 77, &answer) == Store::Progress::waiting) {
+      for (int i = 0; i < 8 && settled.empty(); ++i) store.flush_step();
+      if (settled.empty()) return "a retry is never answered";
+      answer = settled.front().answer;
+    }
+    const auto* header = reinterpret_cast<const AnswerHeader*>(answer.data());
+    if (static_cast<Code>(header->code) != Code::ok) {
+      return std::string("a retry is refused: ") + code_name(static_cast<Code>(header->code));
+    }
+    const bool replayed = (header->flags & kAnswerReplayed) != 0;
+    if (replayed != (landed == bounds.issued)) {
+      return replayed ? "a retry is answered from a batch that did not land" : "a retry lands a second time";
+    }
+    while (store.flush_step()) {
+    }
+    World seen;
+    if (std::string wrong = observe(store, episode.start, &seen); !wrong.empty()) return wrong;
+    if (!same(seen, episode.worlds[bounds.issued])) {
+      return "after a retry: " + difference(seen, episode.worlds[bounds.issued]);
+    }
+    return "";
+  }
+
+  std::string directory_;
+  Random random_;
+};
+
+// ---- stepping
+// --------------------------------------------------------------------------------------------------------
+
+// The address of the next instruction, and whether that is a system call. The victim is a fork, so its code is ours.
+struct Next {
+  uint64_t address;
+  bool system_call;
+};
+
+Next next_instruction(pid_t pid) {
+  Next next{};
+#if defined(__x86_64__)
+  next.address = static_cast<uint64_t>(ptrace(PTRACE_PEEKUSER, pid, offsetof(user_regs_struct, rip), nullptr));
+  uint16_t code;
+  std::memcpy(&code, reinterpret_cast<const void*>(next.address), sizeof code);
+  next.system_call = code == 0x050f;
+#elif defined(__aarch64__)
+  user_regs_struct registers{};
+  iovec vector{&registers, sizeof registers};
+  ptrace(PTRACE_GETREGSET, pid, NT_PRSTATUS, &vector);
+  next.address = registers.pc;
+  uint32_t code;
+  std::memcpy(&code, reinterpret_cast<const void*>(next.address), sizeof code);
+  next.system_call = code == 0xd4000001;
+#else
+#error "single_step knows x86-64 and arm64"
+#endif
+  return next;
+}
+
+struct Saved {
+  State state;
+  std::shared_ptr<const Episode> episode;
+  uint32_t landed = 0;
+  int depth = 0;
+};
+
+struct Totals {
+  uint64_t points = 0;
+  uint64_t states = 0;
+  uint64_t episodes = 0;
+  uint64_t wraps = 0;
+  uint64_t in_recovery = 0;
+  uint64_t redo_states = 0;
+  uint64_t by_act[kActs] = {};
+};
+
+class Stepper {
+ public:
+  // The victim's store is made in `directory`, copies are judged in `scratch`.
+  Stepper(const std::string& directory, const std::string& scratch, uint64_t seed, const char* victim_mutant)
+      : directory_(directory), judge_(scratch + "/judged", seed), random_(seed ^ 0x5eed), mutant_(victim_mutant) {
+    shared_ =
+        static_cast<Shared*>(mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+    if (shared_ == MAP_FAILED) die("no shared memory");
+  }
+
+  Totals totals;
+  const Judge& judge() const { return judge_; }
+  std::vector<Saved> saved;  // states to kill recovery in
+  bool keep = false;
+
+  // Runs the episode; false when a judgement failed (told on stdout unless quiet).
+  bool run(std::shared_ptr<const Episode> episode) {
+    ++totals.episodes;
+    const std::string live = directory_ + "/live";
+    std::filesystem::remove_all(live);
+    new (shared_) Shared{};
+    return follow(episode, live, nullptr, 0);
+  }
+
+  // Kills the recovery of a saved state. Whatever it was, no kill may change what the recovery comes to.
+  bool run_recovery(const Saved& from) {
+    ++totals.episodes;
+    const std::string live = directory_ + "/live";
+    std::filesystem::remove_all(live);
+    materialize(from.state, live);
+    new (shared_) Shared{};
+    shared_->issued = from.landed;
+    shared_->acknowledged = from.landed;
+    return follow(from.episode, live, &from, from.depth + 1);
+  }
+
+  const std::string& failure() const { return failure_; }
+  // False: the victim ended by itself, which says nothing about kills.
+  bool failure_was_judged() const { return judged_; }
+
+ private:
+  Shared* shared_;
+
+  bool follow(std::shared_ptr<const Episode> episode, const std::string& live, const Saved* recovery, int depth) {
+    std::fflush(stdout);
+    const pid_t pid = fork();
+    if (pid < 0) die("can't fork");
+    if (pid == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      ptrace(PTRACE_TRACEME, 0, nullptr, nullptr);
+#if defined(HOLDFAST_DEBUG) && HOLDFAST_DEBUG
+      if (mutant_ != nullptr) failpoint::arm(nullptr, mutant_);
+#endif
+      Victim victim(*episode, live, shared_);
+      if (recovery != nullptr) victim.run_recovery();
+      victim.run();
+    }
+    bool good = true;
+    for (;;) {
+      int status = 0;
+      if (waitpid(pid, &status, 0) != pid) die("lost the victim");
+      if (WIFEXITED(status) && WEXITSTATUS(status) == 0) break;
+      if (!WIFSTOPPED(status) || WSTOPSIG(status) != SIGSTOP) {
+        good = fail(*episode, recovery, 0, "the victim ended by itself: " + ended(status));
+        judged_ = false;
+        if (WIFSTOPPED(status)) stop(pid);
+        break;
+      }
+      good = section(pid, episode, live, recovery, depth);
+      if (!good) {
+        stop(pid);
+        break;
+      }
+      ptrace(PTRACE_CONT, pid, nullptr, nullptr);
+    }
+    return good;
+  }
+
+  std::string ended(int status) const {
+    std::string text = WIFEXITED(status)     ? "status " + std::to_string(WEXITSTATUS(status))
+                       : WIFSIGNALED(status) ? "signal " + std::to_string(WTERMSIG(status))
+                                             : "stopped by signal " + std::to_string(WSTOPSIG(status));
+    if (shared_->message[0] != 0) text += std::string(", ") + shared_->message;
+    return text;
+  }
+
+  static void stop(pid_t pid) {
+    kill(pid, SIGKILL);
+    int status = 0;
+    while (waitpid(pid, &status, 0) == pid && !WIFEXITED(status) && !WIFSIGNALED(status)) {
+    }
+  }
+
+  bool section(pid_t pid, const std::shared_ptr<const Episode>& episode, const std::string& live, const Saved* recovery,
+               int depth) {
+    Watch watch(live);
+    watch.changed();
+    const std::vector<uint8_t>* journal = watch.file("journal");
+    const std::vector<uint8_t> journal_before = journal != nullptr ? *journal : std::vector<uint8_t>{};
+    Bounds bounds{shared_->acknowledged, shared_->issued};
+    uint32_t landed = 0;
+    char row = 0;
+    const auto act = shared_->act.load();
+    // The state before the first instruction is judged too, so that every later one has a judgement to lean on.
+    std::string wrong = judge_.recover(watch.state(), *episode, bounds, &landed, &row);
+    uint64_t address = 0;
+    while (wrong.empty()) {
+      const Next next = next_instruction(pid);
+      address = next.address;
+      if (ptrace(PTRACE_SINGLESTEP, pid, nullptr, nullptr) != 0) die("can't step");
+      int status = 0;
+      if (waitpid(pid, &status, 0) != pid) die("lost the victim");
+      if (!WIFSTOPPED(status)) {
+        wrong = "the victim ended by itself: " + ended(status);
+        judged_ = false;
+        break;
+      }
+      if (WSTOPSIG(status) == SIGSTOP) break;
+      if (WSTOPSIG(status) != SIGTRAP) {
+        wrong = "the victim was " + ended(status);
+        judged_ = false;
+        break;
+      }
+      ++totals.points;
+      ++totals.by_act[static_cast<size_t>(act)];
+      if (depth > 0) ++totals.in_recovery;
+      if (next.system_call) watch.rescan();
+      const Bounds now{shared_->acknowledged, shared_->issued};
+      const bool counted = now.acknowledged != bounds.acknowledged || now.issued != bounds.issued;
+      if (!watch.changed() && !counted) continue;
+      bounds = now;
+      ++totals.states;
+      wrong = Judge::live(watch.state(), *episode, bounds);
+      if (!wrong.empty()) break;
+      wrong = judge_.recover(watch.state(), *episode, bounds, &landed, &row);
+      if (row == 'B') ++totals.redo_states;
+      // A reservoir of states that recovery has work to do on; nested kills go three deep.
+      if (wrong.empty() && depth < 3 && (row != 'A' || depth > 0)) {
+        ++offered_;
+        if (saved.size() < 48) {
+          saved.push_back({watch.state(), episode, landed, depth});
+        } else if (random_.below(offered_) < saved.size()) {
+          saved[random_.below(saved.size())] = {watch.state(), episode, landed, depth};
+        }
+      }
+    }
+    if (!wrong.empty()) {
+      if (keep) materialize(watch.state(), directory_ + "/failed");
+      return fail(*episode, recovery, address, wrong);
+    }
+    journal = watch.file("journal");
+    if (act == Act::batch && journal != nullptr && journal->size() == journal_before.size()) {
+      const size_t ring = journal->size() - kRingBytes;
+      bool first = false, last = false;
+      for (size_t i = 0; i < 64; ++i) {
+        first |= (*journal)[ring + i] != journal_before[ring + i];
+        last |= (*journal)[journal->size() - 64 + i] != journal_before[journal->size() - 64 + i];
+      }
+      if (first && last) ++totals.wraps;
+    }
+    return true;
+  }
+
+  bool fail(const Episode& episode, const Saved* recovery, uint64_t address, const std::string& wrong) {
+    char at[64];
+    std::snprintf(at, sizeof at, "%#llx", static_cast<unsigned long long>(address));
+    failure_ = wrong + " (" + (recovery != nullptr ? "killed in recovery of " : "") + episode.shape + ", " +
+               episode.mode + ", in " + kActNames[static_cast<size_t>(shared_->act.load())] +
+               " after the instruction at " + at + ", change " + std::to_string(shared_->issued) + ", acknowledged " +
+               std::to_string(shared_->acknowledged) + ", episode seed " + std::to_string(episode.seed) + ")";
+    return false;
+  }
+
+  std::string directory_;
+  Judge judge_;
+  Random random_;
+  const char* mutant_;
+  uint64_t offered_ = 0;
+  std::string failure_;
+  bool judged_ = true;
+};
+
+// ---- shapes
+// ----------------------------------------------------------------------------------------------------------
+
+constexpr uint32_t kA = 0, kB = 1, kC = 2;
+
+using Make = void (*)(Random&, const World&, RigBatch*);
+
+void random_write(Random& random, const World& world, RigBatch* batch, uint32_t region, uint64_t most) {
+  const uint64_t size = world[region].bytes.size();
+  const uint64_t length = random.between(1, std::min(most, size));
+  batch->write(region, random.below(size - length + 1), random_bytes(random, length));
+}
+
+struct Shape {
+  const char* name;
+  Make make;
+  uint64_t group_max = 3;  // batches before a flush; long ones come alone
+};
+
+const Shape kShapes[] = {
+    {"one aligned write of 64 bytes",
+     [](Random& random, const World&, RigBatch* batch) {
+       batch->write(kA, random.below(190) * 64, random_bytes(random, 64));
+     }},
+    {"one byte",
+     [](Random& random, const World& world, RigBatch* batch) { random_write(random, world, batch, kA, 1); }},
+    {"unaligned edges",
+     [](Random& random, const World&, RigBatch* batch) {
+       batch->write(kA, random.below(1500) * 8 + random.between(1, 7), random_bytes(random, random.between(2, 61)));
+     }},
+    {"over a page boundary",
+     [](Random& random, const World&, RigBatch* batch) {
+       const uint64_t before = random.between(1, 40);
+       batch->write(kA, 4096 * random.between(1, 2) - before, random_bytes(random, before + random.between(1, 40)));
+     }},
+    {"one page",
+     [](Random& random, const World&, RigBatch* batch) { batch->write(kA, 4096, random_bytes(random, 4096)); }, 1},
+    {"an unaligned page and a half",
+     [](Random& random, const World&, RigBatch* batch) {
+       batch->write(kA, random.between(1, 4000), random_bytes(random, 6001));
+     },
+     1},
+    {"many writes",
+     [](Random& random, const World& world, RigBatch* batch) {
+       for (uint64_t i = random.between(4, 16); i > 0; --i) random_write(random, world, batch, kA, 90);
+     }},
+    {"writes that overlap",
+     [](Random& random, const World&, RigBatch* batch) {
+       const uint64_t at = random.below(4000);
+       for (int i = 0; i < 4; ++i) {
+         batch->write(kA, at + random.below(40), random_bytes(random, random.between(1, 60)));
+       }
+     }},
+    {"fill and copy",
+     [](Random& random, const World&, RigBatch* batch) {
+       batch->fill(kA, random.below(3000), random.between(1, 300), random_bytes(random, random.between(1, 9)));
+       batch->copy(kA, 100, kA, 100 + random.between(1, 50), random.between(60, 200));
+       batch->copy(kA, random.below(9000), kB, random.below(4000), random.between(1, 300));
+     }},
+    {"cells",
+     [](Random& random, const World& world, RigBatch* batch) {
+       const ValueType types[] = {ValueType::u8, ValueType::u16, ValueType::u32, ValueType::u64};
+       const OpKind kinds[] = {OpKind::exchange, OpKind::add, OpKind::bit_and, OpKind::bit_or,
+                               OpKind::bit_xor,  OpKind::min, OpKind::max};
+       for (const OpKind kind : kinds) {
+         const ValueType type = types[random.below(4)];
+         const uint64_t value = cell_bytes(type) == 8 ? random.next() : random.next() >> (64 - 8 * cell_bytes(type));
+         batch->cell(kind, kA, random.below(1000) * 8, type, value);
+       }
+       uint64_t now = 0;
+       const uint64_t at = 8008 + random.below(50) * 8;
+       std::memcpy(&now, &world[kA].bytes[at], 8);
+       batch->cas(kA, at, ValueType::u64, random.chance(50) ? now : now + 1, random.next());
+     }},
+    {"append",
+     [](Random& random, const World&, RigBatch* batch) {
+       batch->cell(OpKind::exchange, kB, 8, ValueType::u64, 64 + random.below(4000));
+       batch->append(kB, 8, random_bytes(random, random.between(1, 80)));
+       batch->append(kB, 8, random_bytes(random, random.between(1, 80)));
+     }},
+    {"two regions",
+     [](Random& random, const World& world, RigBatch* batch) {
+       random_write(random, world, batch, kA, 200);
+       random_write(random, world, batch, kB, 200);
+       random_write(random, world, batch, kA, 30);
+     }},
+    {"three regions to their last bytes",
+     [](Random& random, const World& world, RigBatch* batch) {
+       for (const uint32_t region : {kC, kB, kA}) {
+         const uint64_t size = world[region].bytes.size();
+         const uint64_t length = random.between(1, 13);
+         batch->write(region, size - length, random_bytes(random, length));
+       }
+     }},
+};
+
+struct Mode {
+  const char* name;
+  Durability a, b, c;
+};
+const Mode kModes[] = {
+    {"fast", Durability::fast, Durability::fast, Durability::fast},
+    {"ordered", Durability::ordered, Durability::ordered, Durability::ordered},
+    {"durable", Durability::durable, Durability::durable, Durability::durable},
+    {"mixed", Durability::durable, Durability::fast, Durability::ordered},
+};
+
+void finish(Episode* episode) {
+  World world = episode->start;
+  episode->worlds.push_back(world);
+  for (const Action& action : episode->actions) {
+    if (!changes_world(action.act)) continue;
+    switch (action.act) {
+      case Act::batch:
+        action.batch.apply(&world);
+        break;
+      case Act::create:
+        world[action.region].exists = true;
+        break;
+      case Act::remove:
+        world[action.region].exists = false;
+        break;
+      case Act::resize:
+        world[action.region].bytes.resize(action.size, 0);
+        ++world[action.region].generation;
+        break;
+      default:
+        break;
+    }
+    episode->worlds.push_back(world);
+    episode->changes.push_back(&action);
+  }
+}
+
+World start_world(const Mode& mode) {
+  World world(4);
+  world[0] = {"a", mode.a, std::vector<uint8_t>(12328, 0), 0, true};
+  world[1] = {"b", mode.b, std::vector<uint8_t>(8199, 0), 0, true};
+  world[2] = {"c", mode.c, std::vector<uint8_t>(13, 0), 0, true};
+  world[3] = {"spare", mode.a, std::vector<uint8_t>(64, 0), 0, false};
+  return world;
+}
+
+std::shared_ptr<const Episode> batch_episode(const Shape& shape, const Mode& mode, uint64_t seed, bool keyed,
+                                             bool at_ring_end) {
+  Random random(seed);
+  auto episode = std::make_shared<Episode>();
+  episode->shape = shape.name;
+  episode->mode = std::string(mode.name) + (keyed ? " with a key" : "") + (at_ring_end ? " at the ring's end" : "");
+  episode->seed = seed;
+  episode->start = start_world(mode);
+  episode->start[3].exists = at_ring_end;
+  World world = episode->start;
+  const auto add = [&](Act act, bool stepped) -> Action& {
+    episode->actions.emplace_back();
+    episode->actions.back().act = act;
+    episode->actions.back().stepped = stepped;
+    return episode->actions.back();
+  };
+  // Something to be torn: the regions are full of earlier stamps, some of it checkpointed.
+  Action& earlier = add(Act::batch, false);
+  earlier.batch.write(kA, 0, random_bytes(random, 5000));
+  earlier.batch.write(kB, 1, random_bytes(random, 2000));
+  earlier.batch.write(kC, 0, random_bytes(random, 13));
+  earlier.batch.apply(&world);
+  add(Act::flush, false);
+  if (random.chance(50)) add(Act::checkpoint, false);
+  if (at_ring_end) add(Act::to_ring_end, false);
+  // One to three batches before the flush: a group.
+  const uint64_t batches = at_ring_end ? 1 : random.between(1, shape.group_max);
+  for (uint64_t i = 0; i < batches; ++i) {
+    Action& action = add(Act::batch, true);
+    shape.make(random, world, &action.batch);
+    if (keyed) action.batch.key = random.next() | 1;
+    action.batch.apply(&world);
+  }
+  add(Act::flush, true);
+  if (random.chance(40)) add(Act::checkpoint, true);
+  finish(episode.get());
+  return episode;
+}
+
+// Changes of regions, an orderly end, and batches in between.
+std::shared_ptr<const Episode> region_episode(const Mode& mode, uint64_t seed) {
+  Random random(seed);
+  auto episode = std::make_shared<Episode>();
+  episode->shape = "changes of regions";
+  episode->mode = mode.name;
+  episode->seed = seed;
+  episode->start = start_world(mode);
+  episode->start[kC].exists = false;
+  const auto add = [&](Act act, uint32_t region, uint64_t size) -> Action& {
+    episode->actions.emplace_back();
+    Action& action = episode->actions.back();
+    action.act = act;
+    action.region = region;
+    action.size = size;
+    return action;
+  };
+  Action& earlier = add(Act::batch, 0, 0);
+  earlier.stepped = false;
+  earlier.batch.write(kA, 0, random_bytes(random, 4000));
+  earlier.batch.write(kB, 1, random_bytes(random, 3000));
+  switch (random.below(4)) {
+    case 0:
+      add(Act::create, kC, 0);
+      add(Act::batch, 0, 0).batch.write(kC, 3, random_bytes(random, 10));
+      break;
+    case 1:
+      add(Act::resize, kB, 8199 + random.between(1, 9000));
+      add(Act::batch, 0, 0).batch.write(kB, 8190, random_bytes(random, 10));
+      break;
+    case 2:
+      add(Act::label, kA, 0);
+      add(Act::remove, kB, 0);
+      break;
+    default:
+      add(Act::batch, 0, 0).batch.write(kA, 11, random_bytes(random, 50));
+      add(Act::close, 0, 0);
+      add(Act::open, 0, 0);
+      break;
+  }
+  finish(episode.get());
+  return episode;
+}
+
+// ---- the program
+// -----------------------------------------------------------------------------------------------------
+
+struct Mutant {
+  const char* name;
+  bool in_recovery;  // the mistake is in recovery: the judge's recoveries make it too
+};
+const Mutant kMutants[] = {
+    {"apply_before_publish", false}, {"publish_before_checksum", false}, {"even_before_last_byte", false},
+    {"applied_before_apply", false}, {"redo_marks_first", true},
+};
+
+struct Settings {
+  uint64_t seed = 0;
+  uint64_t points = 120000;
+  std::string directory = "/var/tmp";
+  std::string scratch = "/dev/shm";
+  std::string only;
+  bool mutants = false;
+  bool keep = false;
+};
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Runs episodes until `points` kill points have been judged and every shape had its turn in every mode. False: a
+// judgement failed.
+bool sweep(Stepper* stepper, const Settings& settings, uint64_t points, bool whole_tour, bool recovery_first) {
+  struct Turn {
+    const Shape* shape;  // null: changes of regions
+    const Mode* mode;
+    bool keyed, at_ring_end;
+  };
+  Random random(settings.seed);
+  for (bool first_tour = true;; first_tour = false) {
+    std::vector<Turn> turns;
+    for (const Mode& mode : kModes) {
+      for (const Shape& shape : kShapes) turns.push_back({&shape, &mode, random.chance(50), random.chance(15)});
+      turns.push_back({&kShapes[0], &mode, true, true});
+      for (int i = 0; i < 4; ++i) turns.push_back({nullptr, &mode, false, false});
+    }
+    for (size_t i = turns.size(); i > 1; --i) std::swap(turns[i - 1], turns[random.below(i)]);
+    for (const Turn& turn : turns) {
+      const uint64_t seed = random.next();
+      if (!settings.only.empty() &&
+          (turn.shape == nullptr ? std::string("changes of regions") : turn.shape->name).find(settings.only) ==
+              std::string::npos) {
+        continue;
+      }
+      const auto episode = turn.shape == nullptr
+                               ? region_episode(*turn.mode, seed)
+                               : batch_episode(*turn.shape, *turn.mode, seed, turn.keyed, turn.at_ring_end);
+      if (!stepper->run(episode)) return false;
+      // Recovery is stepped as well: of a random killed state, and of states killed in those recoveries.
+      if ((recovery_first || random.chance(25)) && !stepper->saved.empty()) {
+        const size_t which = random.below(stepper->saved.size());
+        const Saved from = stepper->saved[which];
+        stepper->saved.erase(stepper->saved.begin() + static_cast<std::ptrdiff_t>(which));
+        if (!stepper->run_recovery(from)) return false;
+      }
+      if (stepper->totals.points >= points && !(whole_tour && first_tour)) return true;
+    }
+    if (stepper->totals.points >= points) return true;
+    if (stepper->totals.points == 0) die("no shape has this name");
+  }
+}
+
+int run_mutants([[maybe_unused]] const Settings& settings) {
+#if defined(HOLDFAST_DEBUG) && HOLDFAST_DEBUG
+  int missed = 0;
+  for (const Mutant& mutant : kMutants) {
+    if (!settings.only.empty() && settings.only != mutant.name) continue;
+    Settings all = settings;
+    all.only.clear();
+    Stepper stepper(settings.directory, settings.scratch, settings.seed, mutant.name);
+    if (mutant.in_recovery) failpoint::arm(nullptr, mutant.name);
+    // A mistake in recovery shows only to a kill in the recovery of a group: it gets more points.
+    const uint64_t points = settings.points * (mutant.in_recovery ? 10 : 1);
+    const bool passed = sweep(&stepper, all, points, false, mutant.in_recovery);
+    failpoint::arm(nullptr, nullptr);
+    if (passed || !stepper.failure_was_judged()) {
+      ++missed;
+      std::printf("MISSED %s in %llu kill points%s%s\n", mutant.name,
+                  static_cast<unsigned long long>(stepper.totals.points), passed ? "" : ": ",
+                  stepper.failure().c_str());
+    } else {
+      std::printf("caught %s after %llu kill points: %s\n", mutant.name,
+                  static_cast<unsigned long long>(stepper.totals.points), stepper.failure().c_str());
+    }
+    std::fflush(stdout);
+  }
+  return missed == 0 ? 0 : 1;
+#else
+  std::fprintf(stderr, "mutants are compiled into debug builds only\n");
+  return 2;
+#endif
+}
+
+int run_sweep(const Settings& settings) {
+  const auto start = std::chrono::steady_clock::now();
+  Stepper stepper(settings.directory, settings.scratch, settings.seed, nullptr);
+  stepper.keep = settings.keep;
+  const bool good = sweep(&stepper, settings, settings.points, settings.only.empty(), false);
+  const Totals& totals = stepper.totals;
+  const Judge& judge = stepper.judge();
+  const auto number = [](uint64_t value) { return static_cast<unsigned long long>(value); };
+  if (!good) std::printf("FAILED at kill point %llu: %s\n", number(totals.points), stepper.failure().c_str());
+  std::printf("points by what was killed:");
+  for (size_t i = 0; i < kActs; ++i) {
+    if (totals.by_act[i] > 0) std::printf(" %s %llu", kActNames[i], number(totals.by_act[i]));
+  }
+  std::printf("\nrecoveries by row:");
+  for (const auto& [row, count] : judge.rows) std::printf(" %c %llu", row, number(count));
+  std::printf(
+      "\nsingle_step: %llu kill points, %llu states judged, %llu recoveries (%llu as after a restart of the machine, "
+      "%llu opened twice, %llu retries), %llu points in recovery, %llu ring wraps, %llu episodes, %s; seed %llu; %.1f "
+      "s\n",
+      number(totals.points), number(totals.states), number(judge.recoveries), number(judge.other_boot),
+      number(judge.reopened), number(judge.retried), number(totals.in_recovery), number(totals.wraps),
+      number(totals.episodes), good ? "0 torn, 0 lost" : "1 failure", number(settings.seed), seconds_since(start));
+  if (good && settings.only.empty() && (totals.wraps == 0 || totals.in_recovery == 0 || judge.retried == 0)) {
+    std::printf("FAILED: no record ran over the ring's end, or recovery or a retry was never tried\n");
+    return 1;
+  }
+  return good ? 0 : 1;
+}
+
+int main_of(int argc, char** argv) {
+  Settings settings;
+  settings.seed = static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()) % 1000000007;
+  const option options[] = {{"help", no_argument, nullptr, 'h'},
+                            {"seed", required_argument, nullptr, 's'},
+                            {"points", required_argument, nullptr, 'p'},
+                            {"directory", required_argument, nullptr, 'd'},
+                            {"scratch", required_argument, nullptr, 'c'},
+                            {"mutants", no_argument, nullptr, 'm'},
+                            {"only", required_argument, nullptr, 'o'},
+                            {"keep", no_argument, nullptr, 'k'},
+                            {nullptr, 0, nullptr, 0}};
+  for (int c; (c = getopt_long(argc, argv, "h", options, nullptr)) != -1;) {
+    switch (c) {
+      case 's':
+        settings.seed = std::strtoull(optarg, nullptr, 10);
+        break;
+      case 'p':
+        settings.points = std::strtoull(optarg, nullptr, 10);
+        break;
+      case 'd':
+        settings.directory = optarg;
+        break;
+      case 'c':
+        settings.scratch = optarg;
+        break;
+      case 'm':
+        settings.mutants = true;
+        break;
+      case 'o':
+        settings.only = optarg;
+        break;
+      case 'k':
+        settings.keep = true;
+        break;
+      default:
+        std::printf(
+            "single_step: kills a store at every machine instruction and judges what recovery makes of it\n"
+            "  --points=N      kill points to judge at least (120000); each mutant gets as many\n"
+            "  --seed=N        repeats a run\n"
+            "  --only=TEXT     only shapes (with --mutants: only the mutant) of this name\n"
+            "  --mutants       each deliberate mistake must be found (debug build)\n"
+            "  --directory=D   where the victim's store is made; not on tmpfs, which refuses durable regions "
+            "(/var/tmp)\n"
+            "  --scratch=D     where copies are judged; best on tmpfs (/dev/shm)\n"
+            "  --keep          leaves a state that failed in D\n");
+        return c == 'h' ? 0 : 2;
+    }
+  }
+  // One core: rig and victim take turns, and a switch between cores costs more than the step.
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  CPU_SET(static_cast<size_t>(sched_getcpu()), &cores);
+  sched_setaffinity(0, sizeof cores, &cores);
+  std::printf("seed %llu\n", static_cast<unsigned long long>(settings.seed));
+  const std::string own = "/holdfast-single-step-" + std::to_string(getpid());
+  settings.directory += own;
+  settings.scratch += own;
+  std::filesystem::create_directories(settings.directory);
+  const int status = settings.mutants ? run_mutants(settings) : run_sweep(settings);
+  if (settings.keep && status != 0) {
+    std::printf("kept in %s\n", settings.directory.c_str());
+  } else {
+    std::filesystem::remove_all(settings.directory);
+  }
+  std::filesystem::remove_all(settings.scratch);
+  return status;
+}
+
+}  // namespace
+}  // namespace holdfast::rig
+
+int main(int argc, char** argv) { return holdfast::rig::main_of(argc, argv); }
