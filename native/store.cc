@@ -328,7 +328,10 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
     HOLDFAST_FAILPOINT("commit_published");
 
     commits_++;
-    for (Region* region : written) region->generation++;
+    for (Region* region : written) {
+      region->generation++;
+      region->last_lsn = next.lsn;
+    }
     if (has_key) outcomes_.add(outcome, built, next.lsn);
     if (!mode.synced) {
       apply_images(record);
@@ -372,7 +375,25 @@ void Store::publish_record(const ChainEnd& next) {
 
 void Store::advance_applied() {
   applied_end_ = pending_.empty() ? head_ : pending_.front().before;
-  __atomic_store_n(&words_->applied, applied_end_.lsn, __ATOMIC_RELEASE);
+  // A record that a faulted region could not take counts as not applied until its redo file has it.
+  uint64_t applied = poisoned_lsn_ ? std::min(applied_end_.lsn, poisoned_lsn_ - 1) : applied_end_.lsn;
+  __atomic_store_n(&words_->applied, applied, __ATOMIC_RELEASE);
+}
+
+// Faults a region whose data may lack the records from `lsn` on.
+void Store::poison(Region* region, const std::string& why, uint64_t lsn) {
+  region->set_fault(why, lsn);
+  find_poisoned();
+}
+
+void Store::find_poisoned() {
+  poisoned_lsn_ = 0;
+  for (auto& [name, region] : regions_) {
+    (void)name;
+    if (!region->fault_lsn || region->last_lsn <= region->saved_lsn) continue;
+    uint64_t first = std::max(region->fault_lsn, region->saved_lsn + 1);
+    if (!poisoned_lsn_ || first < poisoned_lsn_) poisoned_lsn_ = first;
+  }
 }
 
 // Stores a batch record's images; the same code for a commit, the flusher and a recovery. A region that faults is
@@ -399,7 +420,7 @@ bool Store::apply_images(const RecordHeader* record) {
     HOLDFAST_FAILPOINT("apply_image");
     if (region->fault_lsn && region->fault_lsn <= record->lsn) return;
     if (!region->store(image.offset, bytes, length)) {
-      region->set_fault("a page of the data file can't be written", record->lsn);
+      poison(region, "a page of the data file can't be written", record->lsn);
       whole = false;
     }
   });
@@ -618,7 +639,7 @@ Code Store::flush(const std::string& name) {
     int error = sync_data(region->data());
     Lock relock(lock_);
     if (error) {
-      region->set_fault(std::string("the data file could not be made durable: ") + strerror(error), journal_.checkpoint().lsn + 1);
+      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error), journal_.checkpoint().lsn + 1);
       code = Code::flush_failed;
     } else {
       region->durable_generation = std::max(region->durable_generation, generation);
@@ -685,7 +706,7 @@ int Store::checkpoint_step() {
     int error = sync_data(region->data());
     Lock relock(lock_);
     if (error) {
-      region->set_fault(std::string("the data file could not be made durable: ") + strerror(error), from + 1);
+      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error), from + 1);
     } else if (!region->faulted()) {
       region->durable_generation = std::max(region->durable_generation, generation);
     }
@@ -699,6 +720,13 @@ int Store::checkpoint_step() {
   }
   lock.unlock();
   int error = save_redo(faulted, next.lsn);
+  if (!error && !faulted.empty()) {
+    // Their redo files have what the ring is about to give up: applied may pass it, and must before the slot does.
+    lock.lock();
+    find_poisoned();
+    advance_applied();
+    lock.unlock();
+  }
   if (!error) error = outcomes_.save(outcomes);
   if (!error) error = journal_.write_checkpoint(next);
   HOLDFAST_FAILPOINT("checkpoint_done");

@@ -207,6 +207,8 @@ class Store {
   bool apply_images(const RecordHeader* record);
   void apply_pending(uint64_t target);
   void advance_applied();
+  void poison(Region* region, const std::string& why, uint64_t lsn);
+  void find_poisoned();
   void settle(uint64_t target, int sync_error);
   bool wait_for_space(Lock& lock, uint64_t bytes);
   uint64_t free_bytes() const { return journal_.ring_bytes() - (head_.position - journal_.checkpoint().position); }
@@ -259,6 +261,7 @@ class Store {
   uint64_t flush_wanted_ = 0;     // flush at once up to this lsn
   uint64_t oldest_pending_us_ = 0;
   bool checkpoint_wanted_ = false;
+  uint64_t poisoned_lsn_ = 0;    // the first record that a faulted region needs and no redo file has; 0: none
   bool journal_failed_ = false;  // an fdatasync of the journal failed: only fast regions go on
   bool recovering_ = false;      // images are applied without settling their region
   bool closing_ = false;

@@ -229,7 +229,8 @@ Code Store::recover(std::string* detail) {
 
   if (report_.row == RecoveryRow::A || report_.row == RecoveryRow::B) {
     // A record that was whole but unpublished at the kill must not be found by a later recovery.
-    __atomic_store_n(&words_->applied, end.lsn, __ATOMIC_RELEASE);
+    find_poisoned();
+    advance_applied();
     if (free_bytes() >= kRecordAlign) journal_.erase_tail(end.position);
     if (checkpoint.clean) {
       Checkpoint opened = checkpoint;
@@ -288,6 +289,7 @@ void Store::redo(const RecordHeader* record, bool again) {
     auto it = by_incarnation_.find(named.incarnation);
     if (it == by_incarnation_.end()) continue;
     it->second->generation = it->second->visible_generation = std::max(it->second->generation, named.generation);
+    it->second->last_lsn = record->lsn;
   }
   std::span<const uint8_t> answer;
   if (const OutcomeHeader* outcome = reader.outcome(&answer)) outcomes_.add(*outcome, answer, record->lsn);
@@ -335,7 +337,8 @@ int Store::fresh_chain() {
   for (auto& [name, region] : regions_) {
     (void)name;
     if (region->faulted()) continue;
-    if (int error = sync_data(region->data())) region->set_fault(std::string("the data file could not be made durable: ") + strerror(error), journal_.checkpoint().lsn + 1);
+    if (int error = sync_data(region->data()))
+      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error), journal_.checkpoint().lsn + 1);
   }
   Checkpoint next = journal_.checkpoint();
   std::vector<std::shared_ptr<Region>> faulted;

@@ -325,7 +325,7 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
   if (region->meta.durability == Durability::fast && meta.durability != Durability::fast) {
     // What was written without a sync must not tear under a promise that begins now.
     if (int error = sync_data(region->data())) {
-      region->set_fault(std::string("the data file could not be made durable: ") + strerror(error), journal_.checkpoint().lsn + 1);
+      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error), journal_.checkpoint().lsn + 1);
       return Code::flush_failed;
     }
   }
