@@ -1,7 +1,7 @@
 // fuzz_batch.cc - any bytes as a frame: decoded, evaluated against small regions in memory, and what comes out checked.
 //
 // For libFuzzer: clang++ -std=gnu++20 -fsanitize=fuzzer,address,undefined -DHOLDFAST_LIBFUZZER with this file and the
-// native/ files batch, crc32c and sha256. Without it the program replays the files it is given; it prints nothing and
+// native/ files batch*, crc32c and sha256. Without it the program replays the files it is given; it prints nothing and
 // ends with an abort where an invariant is broken.
 #include <stdio.h>
 #include <stdlib.h>
