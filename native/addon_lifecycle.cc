@@ -36,7 +36,8 @@ uint64_t offset(Info info, size_t i) { return static_cast<uint64_t>(info[i].As<N
 std::atomic<napi_threadsafe_function> teller{nullptr};
 
 void tell() {
-  if (napi_threadsafe_function function = teller.load()) napi_call_threadsafe_function(function, nullptr, napi_tsfn_nonblocking);
+  if (napi_threadsafe_function function = teller.load())
+    napi_call_threadsafe_function(function, nullptr, napi_tsfn_nonblocking);
 }
 
 void on_stop(Info info) {
@@ -102,7 +103,8 @@ Napi::Value opened(Info info, int error, int fd, const std::string& detail) {
 Napi::Value listen_tcp(Info info) {
   int fd = -1;
   std::string detail;
-  const int error = listener_open_tcp(text(info, 0), static_cast<uint16_t>(number(info, 1)), number(info, 2), &fd, &detail);
+  const int error =
+      listener_open_tcp(text(info, 0), static_cast<uint16_t>(number(info, 1)), number(info, 2), &fd, &detail);
   return opened(info, error, fd, detail);
 }
 
@@ -143,7 +145,8 @@ Napi::Value words_open(Info info) {
   if (const int error = MappedWords::open(text(info, 0), offset(info, 1), &made)) {
     return opened(info, error, -1, "");
   }
-  return Napi::External<MappedWords>::New(info.Env(), made.release(), [](Napi::Env, MappedWords* gone) { delete gone; });
+  return Napi::External<MappedWords>::New(info.Env(), made.release(),
+                                          [](Napi::Env, MappedWords* gone) { delete gone; });
 }
 
 // The value, or the name of what is wrong.
@@ -206,21 +209,20 @@ void export_lifecycle(Napi::Env env, Napi::Object exports) {
 
   add("criticalBegin", [](Info info) -> Napi::Value { return Napi::Boolean::New(info.Env(), critical_begin()); });
   add("criticalEnd", [](Info) { critical_end(); });
-  add("criticalDepth", [](Info info) -> Napi::Value {
-    return Napi::Number::New(info.Env(), static_cast<double>(critical_depth()));
-  });
+  add("criticalDepth",
+      [](Info info) -> Napi::Value { return Napi::Number::New(info.Env(), static_cast<double>(critical_depth())); });
 
   add("listenTcp", listen_tcp);
   add("listenUnix", listen_unix);
-  add("inheritedListeners", [](Info info) -> Napi::Value { return Napi::Number::New(info.Env(), listener_inherited_count()); });
+  add("inheritedListeners",
+      [](Info info) -> Napi::Value { return Napi::Number::New(info.Env(), listener_inherited_count()); });
   add("dropNew", [](Info info) { listener_drop_new(number(info, 0)); });
   add("acceptAll", accept_all);
   add("closeListener", close_listener);
 
   add("wordsOpen", words_open);
-  add("wordsBytes", [](Info info) -> Napi::Value {
-    return Napi::Number::New(info.Env(), static_cast<double>(words(info).bytes()));
-  });
+  add("wordsBytes",
+      [](Info info) -> Napi::Value { return Napi::Number::New(info.Env(), static_cast<double>(words(info).bytes())); });
   add("wordsLoad", words_load);
   add("wordsStore", words_store);
   add("wordsAdd", words_add);

@@ -24,9 +24,9 @@ uint64_t critical_depth();
 bool critical_stopping();
 // Sets T. Returns true when no section is open. Async-signal-safe; runs the last-out action in that case.
 bool critical_stop();
-// What the last one out does, from critical_end() or critical_stop(), on any thread and perhaps inside a signal handler:
-// async-signal-safe, and harmless when called again (a refused critical_begin passes through the gate as well). Null:
-// nothing.
+// What the last one out does, from critical_end() or critical_stop(), on any thread and perhaps inside a signal
+// handler: async-signal-safe, and harmless when called again (a refused critical_begin passes through the gate as
+// well). Null: nothing.
 void critical_on_last_out(void (*action)());
 
 }  // namespace holdfast

@@ -1,9 +1,9 @@
 // listener.h - the listening socket, made and closed here so that no established connection is ever reset.
 //
 // A listening socket that is closed resets what waits in its accept queue: connections whose client has seen them
-// established and may have sent a request. libuv accepts one connection a loop turn, so under load some always wait. Here
-// the queue is emptied first. The descriptor itself stays valid (another socket is put over it), so the event loop that
-// polls it notices nothing.
+// established and may have sent a request. libuv accepts one connection a loop turn, so under load some always wait.
+// Here the queue is emptied first. The descriptor itself stays valid (another socket is put over it), so the event loop
+// that polls it notices nothing.
 //
 // Errors are errno values, 0 is success. Blocking calls: none but the name lookup. Any thread.
 #pragma once

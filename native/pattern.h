@@ -25,8 +25,8 @@ enum class WordResult {
 class MappedWords {
  public:
   // Opens the file for reading and writing, makes it (mode 0640) if it isn't there, and grows it with zeros to
-  // `bytes_min` on allocated blocks. The whole file is mapped as it is then. Errors: errno; EINVAL for an empty file, no
-  // regular file, or more than 2^47 bytes.
+  // `bytes_min` on allocated blocks. The whole file is mapped as it is then. Errors: errno; EINVAL for an empty file,
+  // no regular file, or more than 2^47 bytes.
   static int open(const std::string& path, uint64_t bytes_min, std::unique_ptr<MappedWords>* words);
   ~MappedWords();
   MappedWords(const MappedWords&) = delete;

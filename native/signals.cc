@@ -176,19 +176,23 @@ void write_line(const char* text, size_t length) {
   }
 }
 
-// One line in the shape of the service's logger. `members` is JSON without braces. state_mutex isn't held.
-void log_line(int level, const char* event, const char* message, const char* members) {
+// One line in the shape of the service's log (service/log.ts). `members` is JSON without braces. state_mutex isn't
+// held.
+void log_line(const char* level, const char* event, const char* message, const char* members) {
   {
     std::lock_guard lock(state_mutex);
     if (!options.log) return;
   }
   timespec t;
   clock_gettime(CLOCK_REALTIME, &t);
+  tm utc;
+  gmtime_r(&t.tv_sec, &utc);
+  char time[32];
+  strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%S", &utc);
   char line[640];
-  const int length = snprintf(line, sizeof line,
-                              "{\"level\":%d,\"time\":%" PRId64 ",\"pid\":%d,\"event\":\"%s\",%s%s\"msg\":\"%s\"}\n", level,
-                              int64_t{t.tv_sec} * 1000 + t.tv_nsec / kMs, getpid(), event, members,
-                              *members == '\0' ? "" : ",", message);
+  const int length =
+      snprintf(line, sizeof line, "{\"level\":\"%s\",\"time\":\"%s.%03dZ\",\"message\":\"%s\",\"event\":\"%s\"%s%s}\n",
+               level, time, static_cast<int>(t.tv_nsec / kMs), message, event, *members == '\0' ? "" : ",", members);
   if (length > 0 && static_cast<size_t>(length) < sizeof line) write_line(line, static_cast<size_t>(length));
 }
 
@@ -240,7 +244,8 @@ void leave_record(int code, const char* reason, int64_t elapsed) {
   timespec t;
   clock_gettime(CLOCK_REALTIME, &t);
   snprintf(record.text, sizeof record.text,
-           "{\"state\":\"ended\",\"endedAtMs\":%" PRId64 ",\"signal\":\"%s\",\"code\":%d,\"reason\":\"%s\",\"drainMs\":%.1f}\n",
+           "{\"state\":\"ended\",\"endedAtMs\":%" PRId64
+           ",\"signal\":\"%s\",\"code\":%d,\"reason\":\"%s\",\"drainMs\":%.1f}\n",
            int64_t{t.tv_sec} * 1000 + t.tv_nsec / kMs, first_signal.load() == SIGINT ? "SIGINT" : "SIGTERM", code,
            reason, static_cast<double>(elapsed) / kMs);
   sem_init(&record.done, 0, 0);
@@ -261,7 +266,7 @@ void leave_record(int code, const char* reason, int64_t elapsed) {
   char members[160];
   snprintf(members, sizeof members, "\"code\":%d,\"reason\":\"%s\",\"ms\":%.1f,\"gate\":%" PRIu64, code, reason,
            static_cast<double>(elapsed) / kMs, critical_depth());
-  log_line(code == kExitClean ? 30 : 50, "exit", "ended by the watchdog", members);
+  log_line(code == kExitClean ? "info" : "error", "exit", "ended by the watchdog", members);
   leave_record(code, reason, elapsed);
   _exit(code);
 }
@@ -282,7 +287,7 @@ void repair_dispositions() {
   }
   if (!found) return;
   repaired.fetch_add(1);
-  log_line(40, "disposition_repaired", "another handler had displaced ours: chained in again", "");
+  log_line("warn", "disposition_repaired", "another handler had displaced ours: chained in again", "");
 }
 
 void wait_for_wake(int64_t ns) {
@@ -318,8 +323,9 @@ void* watchdog(void*) {
       // To the next deadline, if it is nearer than a tick.
       const int64_t elapsed = elapsed_ns(now_ns());
       wait = kTickNs;
-      for (const int64_t deadline : {int64_t{now_options.blocked_ms} * kMs, int64_t{now_options.soft_ms} * kMs,
-                                     int64_t{now_options.soft_ms} * kMs + kGraceNs, int64_t{now_options.hard_ms} * kMs}) {
+      for (const int64_t deadline :
+           {int64_t{now_options.blocked_ms} * kMs, int64_t{now_options.soft_ms} * kMs,
+            int64_t{now_options.soft_ms} * kMs + kGraceNs, int64_t{now_options.hard_ms} * kMs}) {
         if (deadline > elapsed) wait = std::min(wait, deadline - elapsed);
       }
       if (hurry_at.load() != 0) wait = std::min(wait, kGraceNs / 4);
@@ -343,7 +349,7 @@ void* watchdog(void*) {
       empty_logged = true;
       char members[64];
       snprintf(members, sizeof members, "\"ms\":%.3f", static_cast<double>(emptied - at) / kMs);
-      log_line(30, "gate_empty", "no critical section is open", members);
+      log_line("info", "gate_empty", "no critical section is open", members);
     }
     const bool answers = told_at.load() != 0;
     if (!answers && !blocked_logged && elapsed >= int64_t{now_options.blocked_ms} * kMs) {
@@ -351,7 +357,7 @@ void* watchdog(void*) {
       char members[96];
       snprintf(members, sizeof members, "\"ms\":%.1f,\"gate\":%" PRIu64, static_cast<double>(elapsed) / kMs,
                critical_depth());
-      log_line(40, "event_loop_blocked", "JavaScript has not answered the signal yet", members);
+      log_line("warn", "event_loop_blocked", "JavaScript has not answered the signal yet", members);
     }
     int64_t soft = int64_t{now_options.soft_ms} * kMs + (answers ? kGraceNs : 0);
     const int64_t hurried = hurry_at.load();

@@ -4,10 +4,11 @@
 // tells JavaScript, and ends the process when JavaScript doesn't. Nothing here knows HTTP: what is drained, and
 // how, is the service's. It never re-kills the process and never calls exit(), which waits for other threads.
 //
-//   signal -> handler: note, set T, wake, chain -> watchdog: tell() -> JavaScript: signals_acknowledge() ... signals_exit()
+//   signal -> handler: note, set T, wake, chain -> watchdog: tell() -> JavaScript: signals_acknowledge() ...
+//   signals_exit()
 //                                                     |  no answer in 250 ms: logs event_loop_blocked
-//                                                     |  soft deadline, or a second signal: exits when the gate is empty
-//                                                     '  hard deadline: exits 70 whatever the gate says
+//                                                     |  soft deadline, or a second signal: exits when the gate is
+//                                                     empty '  hard deadline: exits 70 whatever the gate says
 //
 // Times are milliseconds since the first signal, less the time for which the whole process was frozen.
 #pragma once
@@ -18,9 +19,9 @@
 namespace holdfast {
 
 inline constexpr int kExitClean = 0;
-inline constexpr int kExitHard = 70;     // hard deadline with a section open; recovery decides it
-inline constexpr int kExitCut = 75;      // requests were cut, no batch was
-inline constexpr int kExitPattern = 126; // the original pattern's own; Docker uses it for "can't be executed" as well
+inline constexpr int kExitHard = 70;      // hard deadline with a section open; recovery decides it
+inline constexpr int kExitCut = 75;       // requests were cut, no batch was
+inline constexpr int kExitPattern = 126;  // the original pattern's own; Docker uses it for "can't be executed" as well
 
 struct StopOptions {
   uint32_t soft_ms = 600;
@@ -31,19 +32,19 @@ struct StopOptions {
 
 // What has happened since the handler was installed. `at_ms` are since the first signal; -1: not yet.
 struct StopView {
-  uint32_t signals = 0;      // caught, of either kind
-  int first_signal = 0;      // 0: none
-  int64_t sender = 0;        // process id of the first one's sender; 0 when the kernel sent it (a terminal's ^C)
-  double elapsed_ms = 0;     // since the first signal, frozen time excluded
-  double frozen_ms = 0;      // stopped by the freezer or SIGSTOP meanwhile
-  double told_at_ms = -1;    // JavaScript acknowledged
-  double empty_at_ms = -1;   // the gate was empty for the first time
-  bool hurry = false;        // a second signal came, or signals_hurry()
+  uint32_t signals = 0;     // caught, of either kind
+  int first_signal = 0;     // 0: none
+  int64_t sender = 0;       // process id of the first one's sender; 0 when the kernel sent it (a terminal's ^C)
+  double elapsed_ms = 0;    // since the first signal, frozen time excluded
+  double frozen_ms = 0;     // stopped by the freezer or SIGSTOP meanwhile
+  double told_at_ms = -1;   // JavaScript acknowledged
+  double empty_at_ms = -1;  // the gate was empty for the first time
+  bool hurry = false;       // a second signal came, or signals_hurry()
 };
 
 struct Dispositions {
   bool term = false, interrupt = false, bus = false;  // still handled here
-  uint32_t repaired = 0;  // times the watchdog found one displaced and chained in again
+  uint32_t repaired = 0;                              // times the watchdog found one displaced and chained in again
 };
 
 // Installs the handlers and starts the watchdog. Called again, it puts the handlers in front of whoever displaced them

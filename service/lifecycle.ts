@@ -33,6 +33,7 @@ export interface DrainTimes {
   hardMs: number;
 }
 
+/** Writes each line before it returns: the last ones come right before the exit. */
 export interface Logger {
   info(members: object, message: string): void;
   warn(members: object, message: string): void;
@@ -55,8 +56,7 @@ interface Ending {
 export class Lifecycle implements LifecycleView {
   readonly #native: NativeProcess;
   readonly #times: DrainTimes;
-  // Nobody hears of a stop that comes before there is a log.
-  #log: Logger = { info() {}, warn() {}, error() {}, fatal() {} };
+  readonly #log: Logger;
   #state: LifecycleState = "starting";
   #since = Date.now();
   #stopping = false;
@@ -67,16 +67,13 @@ export class Lifecycle implements LifecycleView {
   #cleanup: () => Promise<void> = async () => {};
   readonly #stop = new AbortController();
 
-  constructor(times: DrainTimes, native: NativeProcess = nativeProcess) {
+  constructor(times: DrainTimes, log: Logger, native: NativeProcess = nativeProcess) {
     this.#times = times;
+    this.#log = log;
     this.#native = native;
   }
 
   // ---- what main tells ----
-
-  logTo(log: Logger): void {
-    this.#log = log;
-  }
 
   /** Before the server listens: from here on its connections are known. */
   watch(server: Server): void {
@@ -287,13 +284,14 @@ export class Lifecycle implements LifecycleView {
   }
 
   #end({ reason, code }: Ending): never {
+    this.#native.codeAtSoft(code);
     const view = this.#native.view();
     const outcomes = this.#connections?.outcomes ?? { answered: 0, refused: 0, cut: 0, aborted: 0 };
     const drainMs = round(view.elapsedMs);
+    this.#record?.end({ signal: view.firstSignal ?? null, code, reason, drainMs, outcomes });
     const log = code === exitCodes.clean ? this.#log.info : this.#log.warn;
     log.call(this.#log, { event: "drained", ...outcomes, code, reason, ms: drainMs }, "exit");
-    this.#record?.end({ signal: view.firstSignal ?? null, code, reason, drainMs, outcomes });
-    // Its listeners still run; what native exit() would do after them (waiting for other threads) does not.
+    // Its listeners still run; what process.exit() would do after them (waiting for other threads) does not.
     process.emit("exit", code);
     return this.#native.exit(code);
   }

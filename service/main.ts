@@ -60,13 +60,15 @@ signals.configure({
 });
 if (config.shutdownMode === "immediate") signals.exitAtOnce(exitCodes.cut);
 
-const { Lifecycle } = await import("./lifecycle.js");
-const lifecycle = new Lifecycle({
+const [{ Lifecycle }, { Log }] = await Promise.all([import("./lifecycle.js"), import("./log.js")]);
+const log = new Log(config.logLevel);
+const times = {
   lameDuckMs: config.drainLameDuckMs,
   bodyGraceMs: config.drainBodyGraceMs,
   softMs: config.drainSoftMs,
   hardMs: config.drainHardMs,
-});
+};
+const lifecycle = new Lifecycle(times, log);
 stop = () => lifecycle.stop();
 fail = (error) => lifecycle.fail(error);
 
@@ -82,7 +84,6 @@ opening.catch((error: unknown) => {
 const { buildApp } = await import("./app.js");
 let store: Awaited<typeof opening>["store"] | undefined;
 const app = await buildApp({ config, store: () => store, lifecycle });
-lifecycle.logTo(app.log);
 lifecycle.watch(app.server);
 lifecycle.beforeExit(async () => {
   await app.close();
@@ -95,7 +96,7 @@ if (!lifecycle.closing()) {
   const listener = listen();
   const { port, address } = await listener.serve(app.server);
   lifecycle.serving(listener);
-  app.log.info({ event: "listening", address, port, ms: sinceStart() }, `listening on ${address}`);
+  log.info({ event: "listening", address, port, ms: sinceStart() }, `listening on ${address}`);
   // Not a log line: logs are kept, and this is the one time that the token is shown.
   if (config.authTokenGenerated) say(`this run's token is in the link: ${readyLink(config, port)}`);
 }
@@ -108,7 +109,7 @@ if (!lifecycle.closing()) {
   signals.recordPath(opened.record.path);
   lifecycle.ready(opened.record);
   const { row, redone, ms } = store.status().recovery;
-  app.log.info({ event: "ready", ms: sinceStart(), recovery: { row, redone, ms } }, "ready");
+  log.info({ event: "ready", ms: sinceStart(), recovery: { row, redone, ms } }, "ready");
 }
 
 function listen(): ListenerType {
