@@ -1,7 +1,8 @@
 /* holdfast.h - what another program that maps a region may rely on. C11 and C++; Linux, little-endian; no library.
  *
  * R0  Map regions/NAME/data read-only (or the adopted file) and load naturally aligned words: every aligned 1, 2, 4
- *     or 8 byte word is old or new, never mixed, and the file never shrinks under you.
+ *     or 8 byte word that a write covers wholly is old or new, never mixed (one that it covers in part changes in up to
+ *     three steps). The file only shrinks when somebody asks for that with a precondition.
  * R1  Map regions/NAME/control as well: holdfast_read_begin/holdfast_read_retry give consistent snapshots of many
  *     words without a lock. A writer that was killed inside a batch leaves the sequence odd until its successor has
  *     redone the batch: holdfast_read_begin tells HOLDFAST_UNSETTLED after a bounded number of looks, never hangs.
