@@ -176,7 +176,9 @@ export class BatchEncoder {
       wait = typeof durability === "string" ? waits.indexOf(durability as (typeof waits)[number]) : -1;
       if (wait < 1) this.refuse("/durability", "must be fast, ordered or durable");
     }
-    const guardList = this.list(guards, "guards", 0, this.limits.guardsMax);
+    // Conditions of the headers are guards to the core, and count as such.
+    const conditionCount = conditions === undefined ? 0 : Object.values(conditions).filter(Boolean).length;
+    const guardList = this.list(guards, "guards", 0, this.limits.guardsMax - conditionCount);
     const opList = this.list(ops, "ops", 0, this.limits.opsMax);
     const elseList = this.list(elseOps, "elseOps", elseOps === undefined ? 0 : 1, this.limits.opsMax);
     if (this.failures.length > 0) return undefined;

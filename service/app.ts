@@ -1,0 +1,141 @@
+// app.ts - the Fastify instance, built and not listening. It puts the parts together and owns no behaviour: routes are in
+// routes/, what happens around them in gate.ts and fallbacks.ts.
+//
+// What is left at Fastify's default is so on purpose; each option below names what goes wrong without it.
+import { randomBytes } from "node:crypto";
+import Fastify, { type FastifyInstance } from "fastify";
+import { Tokens } from "./access.js";
+import type { Config } from "./config.js";
+import { Problem } from "./errors.js";
+import { addFallbacks, answerBelowHttp, answerRaw } from "./fallbacks.js";
+import { gateOf } from "./gate.js";
+import type { LifecycleView } from "./lifecycle-view.js";
+import { Log } from "./log.js";
+import { Metrics } from "./metrics.js";
+import { addDocs, addOpenapi } from "./openapi.js";
+import { batchRoutes } from "./routes/batches.js";
+import { cellRoutes } from "./routes/cells.js";
+import { contentRoutes } from "./routes/content.js";
+import type { RouteContext } from "./routes/context.js";
+import { regionRoutes } from "./routes/regions.js";
+import { serviceRoutes } from "./routes/service.js";
+import { viewRoutes } from "./routes/view.js";
+import { components } from "./schemas.js";
+import { Batches } from "./store/batches.js";
+import { RegionChanges } from "./store/regions.js";
+import type { Store } from "./store/store.js";
+import { lazyValidators } from "./validation.js";
+
+export interface AppParts {
+  config: Config;
+  /** Undefined until the store is open. */
+  store: () => Store | undefined;
+  lifecycle: LifecycleView;
+}
+
+/** Around the data of a batch, which is twice as long in hex: names, offsets and punctuation of its operations. */
+const batchWordsBytes = 1 << 20;
+
+export async function buildApp({ config, store, lifecycle }: AppParts): Promise<FastifyInstance> {
+  const log = new Log(config.logLevel);
+  const requestIds = requestIdsOf(randomBytes(4).toString("hex"));
+  const app = Fastify({
+    // Fastify's own logging makes a child and two listeners for each request, a quarter of the throughput.
+    logger: false,
+    childLoggerFactory: () => log,
+    genReqId: requestIds,
+    // Its 503 while closing has no Retry-After and answers health checks, too; the lifecycle closes the server.
+    return503OnClosing: false,
+    // A length limit of our own: 414 and 431 come from Node's parser.
+    routerOptions: { maxParamLength: 1024 },
+    clientErrorHandler: answerBelowHttp,
+    // An upload may take as long as it moves; see requestIdleMsMax below.
+    requestTimeout: 0,
+  });
+  // With `logger: false` Fastify would drop its own warnings, and those who use app.log would say nothing.
+  app.log = log;
+  limitIdleTime(app, config.requestIdleMsMax);
+  app.setValidatorCompiler(lazyValidators(components));
+  // Answers are made by our own code, from types: a serializer that drops what it does not know would only hide defects.
+  app.setSerializerCompiler(() => JSON.stringify);
+  addJsonParser(app);
+
+  const metrics = new Metrics();
+  const tokens = new Tokens(config);
+  app.addHook("onRoute", (route) => {
+    const access = route.config?.access ?? "open";
+    route.onRequest = gateOf({
+      access,
+      always: access === "open" || route.config?.always === true,
+      pages: route.url.startsWith("/docs"),
+      tokens,
+      lifecycle,
+      meter: metrics.meter([route.method].flat().join(","), route.url),
+      log: config.logRequests ? log : undefined,
+    });
+  });
+  addFallbacks(app, log);
+  await addOpenapi(app);
+  for (const component of components) app.addSchema(component);
+
+  const context: RouteContext = {
+    limits: config,
+    batchBodyBytesMax: 2 * config.batchBytesMax + batchWordsBytes,
+    store: () => {
+      const open = store();
+      if (open === undefined) throw new Problem("starting");
+      return open;
+    },
+    storeIfOpen: store,
+    lifecycle,
+    batches: new Batches({ opsMax: config.batchOpsMax, guardsMax: config.batchGuardsMax }),
+    changes: new RegionChanges(),
+    metrics,
+  };
+  regionRoutes(app, context);
+  contentRoutes(app, context);
+  batchRoutes(app, context);
+  cellRoutes(app, context);
+  viewRoutes(app, context);
+  serviceRoutes(app, context);
+  await addDocs(app);
+  return app;
+}
+
+/** A prefix for each run and a counter: unique, and no random number for each request. */
+function requestIdsOf(run: string): () => string {
+  let count = 0;
+  return () => `${run}-${(++count).toString(36)}`;
+}
+
+/** The media types of JSON that this API takes. Duplicate to Fastify's own but for what it says about a mistake. */
+function addJsonParser(app: FastifyInstance): void {
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser(
+    ["application/json", "application/merge-patch+json"],
+    { parseAs: "string" },
+    (_request, text, done) => {
+      let body: unknown;
+      try {
+        body = JSON.parse(text as string);
+      } catch (error) {
+        done(new Problem("malformed-json", text.length === 0 ? "the body is empty" : (error as Error).message));
+        return;
+      }
+      done(null, body);
+    },
+  );
+}
+
+/**
+ * A connection on which nothing moves while a request is open on it is answered 408 and closed. Node's own requestTimeout
+ * bounds the whole request instead, which no limit fits: an upload may be 64 GiB long.
+ */
+function limitIdleTime(app: FastifyInstance, idleMsMax: number): void {
+  app.server.timeout = idleMsMax;
+  app.server.on("timeout", (socket) => {
+    const answering = (socket as { _httpMessage?: { headersSent: boolean } | null })._httpMessage;
+    if (answering?.headersSent === true) socket.destroy();
+    else answerRaw(socket, new Problem("request-timeout"));
+  });
+}

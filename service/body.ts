@@ -1,0 +1,46 @@
+// body.ts - request bodies that are not JSON: into one buffer, up to a limit.
+import type { IncomingHttpHeaders } from "node:http";
+import type { Readable } from "node:stream";
+import { Problem } from "./errors.js";
+
+/**
+ * Reads a body whole and calls `done` once. With a Content-Length the bytes go straight to their place; without one they
+ * are gathered.
+ */
+export function readBody(
+  from: Readable,
+  headers: IncomingHttpHeaders,
+  bytesMax: number,
+  done: (error: Error | null, body?: Buffer) => void,
+): void {
+  const announced = headers["content-length"] === undefined ? undefined : Number(headers["content-length"]);
+  if (announced !== undefined && announced > bytesMax) {
+    done(tooLarge(bytesMax, announced));
+    return;
+  }
+  const body = announced === undefined ? undefined : Buffer.allocUnsafe(announced);
+  const chunks: Buffer[] = [];
+  let length = 0;
+
+  const finish = (error: Error | null, whole?: Buffer) => {
+    from.removeListener("data", onData).removeListener("end", onEnd).removeListener("error", finish);
+    done(error, whole);
+  };
+  const onData = (chunk: Buffer) => {
+    length += chunk.length;
+    if (length > bytesMax) return finish(tooLarge(bytesMax, length));
+    if (body === undefined) chunks.push(chunk);
+    else chunk.copy(body, length - chunk.length);
+  };
+  // Node's parser has seen to it that an announced body is as long as it says.
+  const onEnd = () => finish(null, body ?? Buffer.concat(chunks, length));
+  from.on("data", onData).on("end", onEnd).on("error", finish);
+}
+
+export function tooLarge(limit: number, actual: number | undefined): Problem {
+  const failures = [{ code: "body-too-large", limit, ...(actual !== undefined && { actual }) }];
+  return new Problem("body-too-large", `the body may have ${limit} bytes`, {
+    failures,
+    headers: { connection: "close" },
+  });
+}

@@ -1,0 +1,61 @@
+// gate.ts - the one hook that every request passes: constant headers, access, admission, accounting. It is made for each
+// route when the route is registered, so that nothing about the route has to be looked up when a request comes.
+import type { FastifyReply, FastifyRequest, HookHandlerDoneFunction } from "fastify";
+import type { Access, Tokens } from "./access.js";
+import { Problem } from "./errors.js";
+import { docsSecurityPolicy, securityHeaders } from "./headers.js";
+import type { LifecycleView } from "./lifecycle-view.js";
+import type { Log } from "./log.js";
+import type { Meter } from "./metrics.js";
+
+declare module "fastify" {
+  interface FastifyContextConfig {
+    access?: Access;
+    /** Served in every state of the process, as operations and documentation are. */
+    always?: boolean;
+  }
+}
+
+export interface GateOptions {
+  access: Access;
+  always: boolean;
+  /** Pages for browsers. */
+  pages: boolean;
+  tokens: Tokens;
+  lifecycle: LifecycleView;
+  meter: Meter;
+  /** Set: a line for every request. */
+  log: Log | undefined;
+}
+
+export function gateOf({ access, always, pages, tokens, lifecycle, meter, log }: GateOptions) {
+  const headers = pages ? { ...securityHeaders, "content-security-policy": docsSecurityPolicy } : securityHeaders;
+  const mutating = access === "write";
+
+  return function gate(request: FastifyRequest, reply: FastifyReply, done: HookHandlerDoneFunction): void {
+    reply.headers(headers);
+    reply.header("request-id", request.id);
+    const started = performance.now();
+    const refusal = tokens.check(request.headers.authorization, access);
+    const closed = refusal === undefined ? lifecycle.admit(mutating) : undefined;
+    const admitted = refusal === undefined && closed === undefined;
+    // Emitted once for each response, whether it was sent to its end or the client went away.
+    reply.raw.on("close", () => {
+      const ms = performance.now() - started;
+      meter.observe(reply.raw.statusCode, ms / 1000);
+      if (admitted) lifecycle.finished();
+      log?.request({
+        requestId: request.id,
+        method: request.method,
+        path: request.url,
+        status: reply.raw.statusCode,
+        complete: reply.raw.writableFinished,
+        ms: Math.round(ms * 1000) / 1000,
+        from: request.ip,
+      });
+    });
+    if (refusal !== undefined) done(refusal);
+    else if (closed !== undefined && !always) done(new Problem(closed));
+    else done();
+  };
+}

@@ -1,0 +1,115 @@
+// headers.ts - request headers -> values, and the constant headers of answers. RFC 9110 names what is lenient here: what
+// it says to ignore is ignored, everything else that does not parse is a 400.
+import type { IncomingHttpHeaders } from "node:http";
+import { Problem } from "./errors.js";
+import type { BatchConditions } from "./store/batch-encoder.js";
+import { type EtagCondition, parseEtags } from "./store/etags.js";
+import type { RangeSpec, Span } from "./store/ranges.js";
+
+/**
+ * On every answer of the API. Constants, because a plugin that computes them costs more than half of the throughput.
+ * No answer is ever a document that a browser should run, frame, sniff or share.
+ */
+export const securityHeaders = {
+  "x-content-type-options": "nosniff",
+  "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+  "referrer-policy": "no-referrer",
+  "cache-control": "no-store",
+} as const;
+
+/** The pages of /docs run their own scripts and nobody else's. */
+export const docsSecurityPolicy =
+  "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'";
+
+export const jsonType = "application/json; charset=utf-8";
+export const problemType = "application/problem+json; charset=utf-8";
+
+function invalid(header: string, should: string): Problem {
+  return new Problem("header-invalid", `${header} must be ${should}`);
+}
+
+/** Conditions of a change. Undefined when there are none, which is the common case. */
+export function writeConditions(headers: IncomingHttpHeaders): BatchConditions | undefined {
+  const match = headers["if-match"];
+  const noneMatch = headers["if-none-match"];
+  const generation = headers["region-if-generation"];
+  if (match === undefined && noneMatch === undefined && generation === undefined) return undefined;
+  const ifNoneMatch = noneMatch === undefined ? undefined : etagsOf("If-None-Match", noneMatch, false);
+  return {
+    ifMatch: match === undefined ? undefined : etagsOf("If-Match", match, true),
+    // A list of foreign tags can't match, so it always lets the request through.
+    ifNoneMatch: ifNoneMatch !== undefined && ifNoneMatch.length === 0 ? undefined : ifNoneMatch,
+    ifGeneration: generation === undefined ? undefined : generationOf(String(generation)),
+  };
+}
+
+/** Several regions have no common entity tag: conditions on them are guards of the batch. */
+export function refuseConditions(headers: IncomingHttpHeaders): void {
+  for (const name of ["if-match", "if-none-match", "region-if-generation"]) {
+    if (headers[name] !== undefined) throw invalid(name, "left out: a batch over several regions has guards");
+  }
+}
+
+export function etagsOf(header: string, value: string, strong: boolean): EtagCondition {
+  const parsed = parseEtags(value, { strong });
+  if (parsed === undefined) throw invalid(header, "* or a list of entity tags in quotes");
+  return parsed;
+}
+
+function generationOf(value: string): number {
+  const number = /^\d{1,16}$/.test(value.trim()) ? Number(value) : Number.NaN;
+  if (!Number.isSafeInteger(number)) throw invalid("Region-If-Generation", "a whole number from 0 to 2^53 - 1");
+  return number;
+}
+
+/** The key's text, with or without the quotes of a structured field. */
+export function idempotencyKeyText(headers: IncomingHttpHeaders): string | undefined {
+  const value = headers["idempotency-key"];
+  if (value === undefined) return undefined;
+  const text = String(value).trim();
+  const quoted = /^"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"$/.exec(text);
+  const key = quoted === null ? text : quoted[1]!.replace(/\\(["\\])/g, "$1");
+  if (key.length === 0 || key.length > 255 || (quoted === null && !/^[\x21\x23-\x5b\x5d-\x7e]+$/.test(text))) {
+    throw invalid("Idempotency-Key", "1 to 255 visible ASCII characters, or such a string in quotes");
+  }
+  return key;
+}
+
+/** `Prefer: handling=strict` (RFC 7240). */
+export function prefersStrict(headers: IncomingHttpHeaders): boolean {
+  const { prefer } = headers;
+  return prefer !== undefined && /(?:^|[,;])\s*handling\s*=\s*"?strict"?\s*(?:$|[,;])/i.test(String(prefer));
+}
+
+/**
+ * The ranges of a Range header. Undefined: there is none, or one of a unit that is not ours, which is to be ignored.
+ * An empty list: it can't be satisfied whatever the size is, because it does not parse.
+ */
+export function parseRange(value: string | undefined): RangeSpec[] | undefined {
+  if (value === undefined) return undefined;
+  const unit = /^\s*([^\s=]+)\s*=(.*)$/s.exec(value);
+  if (unit === null || unit[1]!.toLowerCase() !== "bytes") return undefined;
+  const specs: RangeSpec[] = [];
+  for (const part of unit[2]!.split(",")) {
+    // Empty members of a list are allowed (RFC 9110, 5.6.1).
+    if (part.trim() === "") continue;
+    const match = /^\s*(?:(\d{1,16})-(\d{1,16})?|-(\d{1,16}))\s*$/.exec(part);
+    if (match === null) return [];
+    const first = match[1] === undefined ? undefined : Number(match[1]);
+    const end = match[2] ?? match[3];
+    const last = end === undefined ? undefined : Number(end);
+    if (first !== undefined && last !== undefined && last < first) return [];
+    specs.push({ ...(first !== undefined && { first }), ...(last !== undefined && { last }) });
+  }
+  return specs;
+}
+
+/** The range of a partial PUT. `size` is the complete length if the client names one. */
+export function parseContentRange(value: string): Span & { size: number | undefined } {
+  const match = /^\s*bytes\s+(\d{1,16})-(\d{1,16})\/(\d{1,16}|\*)\s*$/i.exec(value);
+  const first = Number(match?.[1]);
+  const last = Number(match?.[2]);
+  if (match === null || last < first || !Number.isSafeInteger(last))
+    throw invalid("Content-Range", "bytes FIRST-LAST/*");
+  return { offset: first, length: last - first + 1, size: match[3] === "*" ? undefined : Number(match[3]) };
+}

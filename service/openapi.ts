@@ -1,0 +1,112 @@
+// openapi.ts - the OpenAPI document, made from the routes' own schemas, and Swagger UI over it.
+import swagger from "@fastify/swagger";
+import swaggerUi from "@fastify/swagger-ui";
+import type { FastifyInstance } from "fastify";
+import { jsonType } from "./headers.js";
+import { json, problems, tags } from "./routes/describe.js";
+import { description, version } from "./version.js";
+
+/** Registers what listens to routes being added: before any route. */
+export async function addOpenapi(app: FastifyInstance): Promise<void> {
+  await app.register(swagger, {
+    openapi: {
+      openapi: "3.1.0",
+      info: {
+        title: "holdfast",
+        version,
+        summary: description,
+        description:
+          "Named files, mapped into memory, that are read and written over HTTP. Every change is a batch: it lands whole or not at all, whatever kills the service, and its answer tells its generation. Errors are `application/problem+json`.",
+        license: { name: "Apache-2.0", identifier: "Apache-2.0" },
+      },
+      servers: [{ url: "/", description: "This server" }],
+      tags: [
+        { name: tags.regions, description: "Named mapped files." },
+        { name: tags.batches, description: "Operations that land together or not at all." },
+        { name: tags.content, description: "Plain bytes, by ranges." },
+        { name: tags.service, description: "What the service tells about itself." },
+        { name: tags.operations, description: "For those who run it. They never need a token." },
+      ],
+      components: {
+        securitySchemes: {
+          bearer: {
+            type: "http",
+            scheme: "bearer",
+            description: "One token for reading and writing, one for reading only.",
+          },
+        },
+      },
+    },
+    // Components keep their names; the default is def-0, def-1, ...
+    refResolver: { buildLocalReference: (schema, _base, _fragment, index) => String(schema.$id ?? `def-${index}`) },
+    convertConstToEnum: false,
+    transform: ({ schema, url, route }) => {
+      const access = route.config?.access ?? "open";
+      const hide =
+        schema === undefined ||
+        schema.hide === true ||
+        (route.method === "HEAD" && schema.operationId?.startsWith("head") !== true);
+      // An empty requirement says that a server without tokens asks for none.
+      const security: Record<string, string[]>[] = access === "open" ? [] : [{ bearer: [] }, {}];
+      return { schema: { ...schema, hide, security }, url };
+    },
+  });
+}
+
+/** The document's own route, and the pages. */
+export async function addDocs(app: FastifyInstance): Promise<void> {
+  let text: string | undefined;
+  app.route({
+    method: "GET",
+    url: "/openapi.json",
+    config: { access: "open" },
+    schema: {
+      operationId: "getOpenapi",
+      summary: "This document",
+      description: "The API in OpenAPI 3.1.",
+      tags: [tags.service],
+      response: {
+        200: {
+          ...json("The document.", "Problem"),
+          content: { "application/json": { schema: { type: "object", additionalProperties: true } } },
+        },
+        ...problems("internal"),
+      },
+    },
+    handler: (_request, reply) => {
+      text ??= openapiText(app);
+      reply.header("content-type", jsonType).send(text);
+    },
+  });
+  await app.register(swaggerUi, {
+    routePrefix: "/docs",
+    staticCSP: false,
+    uiConfig: {
+      deepLinking: false,
+      docExpansion: "list",
+      displayRequestDuration: true,
+      tryItOutEnabled: true,
+      persistAuthorization: false,
+      onComplete: takeToken,
+    },
+    theme: { title: "holdfast" },
+  });
+}
+
+/**
+ * Runs in the browser, inside the function that made `ui`; the plugin puts the text of it there. A link with #token=...
+ * is ready to use, and the fragment never leaves the browser.
+ */
+const takeToken = Object.assign(() => {}, {
+  toString: () => `() => {
+      const token = new URLSearchParams(location.hash.slice(1)).get("token");
+      if (token === null) return;
+      ui.preauthorizeApiKey("bearer", token);
+      history.replaceState(null, "", location.pathname);
+    }`,
+});
+
+/** As openapi/openapi.json has it. */
+export function openapiText(app: FastifyInstance): string {
+  return `${JSON.stringify(app.swagger(), null, 2)}\n`;
+}

@@ -1,0 +1,168 @@
+// batches.ts - POST /v1/regions/{region}/batches and POST /v1/batches.
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { jsonType, refuseConditions, writeConditions } from "../headers.js";
+import { regionParams } from "../schemas.js";
+import type { BatchOutcome } from "../store/batches.js";
+import { keyOf, type RouteContext, regionOf, setRegionHeaders, setReplayed, setServerTiming } from "./context.js";
+import {
+  bodyProblems,
+  commitProblems,
+  conditionProblems,
+  json,
+  keyProblems,
+  problems,
+  ref,
+  regionHeaders,
+  replayHeader,
+  requestHeaders,
+  tags,
+  timingHeader,
+  writeProblems,
+} from "./describe.js";
+
+const batchProblems = [
+  ...writeProblems,
+  ...bodyProblems,
+  ...keyProblems,
+  ...commitProblems,
+  "cas-mismatch",
+  "overflow",
+  "guard-failed",
+  "out-of-bounds",
+  "misaligned",
+  "value-out-of-range",
+  "too-many-ops",
+] as const;
+
+const oneRegionExample = {
+  summary: "A counter and a greeting that land together",
+  value: {
+    ops: [
+      { op: "write", offset: 64, data: "SGVsbG8=" },
+      { op: "add", offset: 8, type: "u64", value: "1" },
+    ],
+  },
+};
+const guardedExample = {
+  summary: "Only if a cell holds what is expected",
+  value: {
+    guards: [{ kind: "value", offset: 0, type: "u32", op: "eq", value: 0 }],
+    ops: [{ op: "store", offset: 0, type: "u32", value: 1 }],
+    elseOps: [{ op: "load", offset: 0, type: "u32" }],
+  },
+};
+const manyRegionsExample = {
+  summary: "Move a unit from one region to another",
+  value: {
+    ops: [
+      { op: "add", region: "demo", offset: 8, type: "u64", value: "1" },
+      { op: "add", region: "demo", offset: 16, type: "i64", value: "-1" },
+    ],
+  },
+};
+
+export function batchRoutes(app: FastifyInstance, context: RouteContext): void {
+  const { batches, batchBodyBytesMax } = context;
+  // Bodies are checked by the encoder in the pass that encodes them; the schema is for the document.
+  const validatorCompiler = () => () => true;
+
+  app.route({
+    method: "POST",
+    url: "/v1/regions/:region/batches",
+    config: { access: "write" },
+    bodyLimit: batchBodyBytesMax,
+    validatorCompiler,
+    schema: {
+      operationId: "commitBatch",
+      summary: "Commit a batch",
+      description:
+        "Runs guards and operations on one consistent view of the region. All operations land together or none does, whatever kills the service meanwhile.",
+      tags: [tags.batches],
+      params: regionParams,
+      headers: requestHeaders.change,
+      body: {
+        content: {
+          "application/json": {
+            schema: { ...ref("Batch"), "x-examples": { simple: oneRegionExample, guarded: guardedExample } },
+          },
+        },
+      },
+      response: {
+        200: json("The batch was run.", "BatchAnswer", { ...regionHeaders, ...replayHeader, ...timingHeader }),
+        ...problems(...batchProblems, ...conditionProblems),
+      },
+    },
+    handler: (request, reply) => {
+      const region = regionOf(request);
+      const conditions = writeConditions(request.headers);
+      const key = keyOf(request, () => [JSON.stringify(request.body)]);
+      const since = performance.now();
+      const outcome = batches.run(context.store(), request.body, region, conditions, key);
+      if (outcome instanceof Promise) return outcome.then((done) => answerOne(reply, done, since));
+      answerOne(reply, outcome, since);
+      return undefined;
+    },
+  });
+
+  app.route({
+    method: "POST",
+    url: "/v1/batches",
+    config: { access: "write" },
+    bodyLimit: batchBodyBytesMax,
+    validatorCompiler,
+    schema: {
+      operationId: "commitMultiBatch",
+      summary: "Commit a batch over several regions",
+      description:
+        "The same for up to 64 regions: every guard and operation names its own, and all land together. The wait is that of the strictest region.",
+      tags: [tags.batches],
+      headers: requestHeaders.key,
+      body: {
+        content: {
+          "application/json": { schema: { ...ref("MultiBatch"), "x-examples": { move: manyRegionsExample } } },
+        },
+      },
+      response: {
+        200: json("The batch was run.", "MultiBatchAnswer", { ...replayHeader, ...timingHeader }),
+        ...problems(...batchProblems),
+      },
+    },
+    handler: (request: FastifyRequest, reply) => {
+      refuseConditions(request.headers);
+      const key = keyOf(request, () => [JSON.stringify(request.body)]);
+      const since = performance.now();
+      const outcome = batches.run(context.store(), request.body, undefined, undefined, key);
+      if (outcome instanceof Promise) return outcome.then((done) => answerMany(reply, done, since));
+      answerMany(reply, outcome, since);
+      return undefined;
+    },
+  });
+}
+
+function answerOne(reply: FastifyReply, { answer, results }: BatchOutcome, since: number): void {
+  const generation = answer.generation(0);
+  const durableGeneration = answer.durableGeneration(0);
+  reply.header("content-type", jsonType);
+  setRegionHeaders(reply, {
+    incarnation: answer.incarnation(0),
+    metaGeneration: answer.metaGeneration(0),
+    generation,
+    durableGeneration,
+  });
+  setReplayed(reply, answer.replayed);
+  setServerTiming(reply, since);
+  reply.send(
+    `{"committed":${answer.committed},"branch":"${answer.branch}","generation":${generation},"durableGeneration":${durableGeneration},"results":${results}}`,
+  );
+}
+
+function answerMany(reply: FastifyReply, { answer, regions, results }: BatchOutcome, since: number): void {
+  const byRegion = (of: (region: number) => number) =>
+    JSON.stringify(Object.fromEntries(regions.map((name, i) => [name, of(i)])));
+  reply.header("content-type", jsonType);
+  setReplayed(reply, answer.replayed);
+  setServerTiming(reply, since);
+  reply.send(
+    `{"committed":${answer.committed},"branch":"${answer.branch}","generations":${byRegion((i) => answer.generation(i))},"durableGenerations":${byRegion((i) => answer.durableGeneration(i))},"results":${results}}`,
+  );
+}

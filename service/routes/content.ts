@@ -1,0 +1,539 @@
+// content.ts - /v1/regions/{region}/content: plain bytes by the rules of RFC 9110, out and in.
+//
+//   GET   If-Match -> 412, If-None-Match -> 304, If-Range and Range -> 206 or 416; what is decided on the region's tag is
+//         decided again on the tag of the bytes that were read, if a batch came between
+//   PUT   If-None-Match: * streams into a new region; anything else is one batch of one write
+import type { IncomingHttpHeaders } from "node:http";
+import { Readable } from "node:stream";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { readBody } from "../body.js";
+import { Problem } from "../errors.js";
+import { etagsOf, jsonType, parseContentRange, parseRange, prefersStrict, writeConditions } from "../headers.js";
+import { type ContentQuery, contentQuery, regionParams, type UploadQuery, uploadQuery } from "../schemas.js";
+import type { BatchOutcome, Wait } from "../store/batches.js";
+import { type Etag, etagMatches, formatEtag } from "../store/etags.js";
+import { BatchRefused } from "../store/failure.js";
+import { mergeSpans, type RangeSpec, resolveRange, type Span } from "../store/ranges.js";
+import { type Durability, describeRegion, type RegionInfo } from "../store/regions.js";
+import { type ReadResult, type Store, StoreError } from "../store/store.js";
+import {
+  keyOf,
+  notFound,
+  type RouteContext,
+  regionOf,
+  setRegionHeaders,
+  setReplayed,
+  setServerTiming,
+} from "./context.js";
+import {
+  bytes,
+  commitProblems,
+  conditionProblems,
+  contentHeaders,
+  contentRangeHeader,
+  empty,
+  json,
+  keyProblems,
+  locationHeader,
+  problems,
+  readProblems,
+  regionHeaders,
+  replayHeader,
+  requestHeaders,
+  tags,
+  timingHeader,
+  writeProblems,
+} from "./describe.js";
+
+const contentType = "application/octet-stream";
+const allowed = "GET, HEAD, PUT, OPTIONS";
+/** A long read goes out in pieces of this: big enough to cost nothing, small enough to hold little memory. */
+const chunkBytes = 1 << 20;
+/** A region that changes at every attempt of a conditional read is answered as it was found. */
+const attemptsMax = 8;
+
+interface ContentRoute {
+  Querystring: ContentQuery;
+}
+
+const readContentProblems = [
+  ...readProblems,
+  "header-invalid",
+  "query-param-invalid",
+  "region-not-found",
+  "etag-mismatch",
+  "range-not-satisfiable",
+] as const;
+
+export function contentRoutes(app: FastifyInstance, context: RouteContext): void {
+  const { limits } = context;
+  const url = "/v1/regions/:region/content";
+
+  app.route<ContentRoute>({
+    method: "HEAD",
+    url,
+    config: { access: "read" },
+    schema: {
+      operationId: "headContent",
+      summary: "Size of a region's bytes",
+      description: "The headers of a GET without ranges.",
+      tags: [tags.content],
+      params: regionParams,
+      querystring: contentQuery,
+      headers: requestHeaders.read,
+      response: {
+        200: empty("The region's size is Content-Length.", contentHeaders),
+        304: empty("They have not changed.", regionHeaders),
+        ...problems(...readProblems, "header-invalid", "query-param-invalid", "region-not-found", "etag-mismatch"),
+      },
+    },
+    handler: (request, reply) => {
+      const name = regionOf(request);
+      const info = infoOf(context.store(), name);
+      setContentHeaders(reply, request, name);
+      setRegionHeaders(reply, info);
+      if (isUnchanged(request.headers, info)) {
+        reply.code(304).send();
+        return;
+      }
+      if (info.size > limits.readBytesMax) setChunked(reply, info);
+      reply.header("content-type", contentType).header("content-length", info.size).send();
+    },
+  });
+
+  app.route<ContentRoute>({
+    method: "GET",
+    url,
+    config: { access: "read" },
+    schema: {
+      operationId: "getContent",
+      summary: "Read a region's bytes",
+      description:
+        "All of them, or ranges. Up to `readBytesMax` of GET /v1/limits they are of one point in time; more is streamed, marked `Region-Read: chunked`, and has a weak entity tag.",
+      tags: [tags.content],
+      params: regionParams,
+      querystring: contentQuery,
+      headers: requestHeaders.range,
+      response: {
+        200: bytes("The bytes.", { ...contentHeaders, ...timingHeader }),
+        206: bytes("The ranges that were asked for.", { ...contentHeaders, ...contentRangeHeader, ...timingHeader }, [
+          contentType,
+          "multipart/byteranges",
+        ]),
+        304: empty("They have not changed.", regionHeaders),
+        ...problems(...readContentProblems, "read-not-atomic", "region-faulted"),
+      },
+    },
+    handler: (request, reply) => {
+      const name = regionOf(request);
+      const store = context.store();
+      const since = performance.now();
+      const span = plainRange(request.headers, limits.readBytesMax);
+      if (span === undefined) return answerRead(request, reply, store, name);
+      // The common case takes one call into the core. It can't know the region's size: a range that has to be cut comes
+      // back as out of bounds and is taken the long way.
+      try {
+        const read = store.read(name, span.offset, span.length);
+        if (read instanceof Promise) {
+          return read.then(
+            (done) => answerRange(request, reply, name, span, done, since),
+            (error) => {
+              if (isOutOfBounds(error)) return answerRead(request, reply, store, name);
+              throw error;
+            },
+          );
+        }
+        answerRange(request, reply, name, span, read, since);
+      } catch (error) {
+        if (isOutOfBounds(error)) return answerRead(request, reply, store, name);
+        throw error;
+      }
+      return undefined;
+    },
+  });
+
+  app.route({
+    method: "OPTIONS",
+    url,
+    config: { access: "open" },
+    schema: {
+      operationId: "contentOptions",
+      summary: "What can be done with bytes",
+      description: "Methods and range units of the content.",
+      tags: [tags.content],
+      params: regionParams,
+      response: {
+        204: empty("See the headers.", { Allow: { type: "string", description: "Methods.", examples: [allowed] } }),
+      },
+    },
+    handler: (_request, reply) => {
+      reply.code(204).header("allow", allowed).header("accept-ranges", "bytes").send();
+    },
+  });
+
+  // PUT has parsers of its own: whatever the media type, the body is bytes.
+  app.register(async (scope) => {
+    scope.removeAllContentTypeParsers();
+    scope.addContentTypeParser("*", (request, payload, done) => {
+      if (createsRegion(request.headers)) done(null, payload);
+      else readBody(payload, request.headers, limits.batchBytesMax, done);
+    });
+
+    scope.route<{ Querystring: UploadQuery }>({
+      method: "PUT",
+      url,
+      config: { access: "write" },
+      schema: {
+        operationId: "putContent",
+        summary: "Write a region's bytes",
+        description:
+          "Without Content-Range the whole of them, with it a part; either is one batch. With `If-None-Match: *` the region is created from the body, which may be as long as a region may be; it exists when the last byte has arrived, or not at all.",
+        tags: [tags.content],
+        params: regionParams,
+        querystring: uploadQuery,
+        headers: requestHeaders.upload,
+        body: { content: { [contentType]: { schema: { type: "string", format: "binary" } } } },
+        response: {
+          201: json("The region was created.", "Region", { ...regionHeaders, ...locationHeader, ...replayHeader }),
+          204: empty("The bytes were written.", { ...regionHeaders, ...replayHeader, ...timingHeader }),
+          ...problems(
+            ...writeProblems,
+            ...keyProblems,
+            ...conditionProblems,
+            ...commitProblems,
+            "query-param-invalid",
+            "request-timeout",
+            "body-too-large",
+            "range-not-satisfiable",
+            "length-mismatch",
+            "validation-failed",
+          ),
+        },
+      },
+      // A body of type string would be refused when it arrives as bytes.
+      validatorCompiler: ({ schema, httpPart, ...rest }) =>
+        httpPart === "body" ? () => true : app.validatorCompiler!({ schema, httpPart, ...rest }),
+      handler: (request, reply) => {
+        if (createsRegion(request.headers)) return upload(request, reply);
+        return write(request, reply);
+      },
+    });
+  });
+
+  async function answerRead(
+    request: FastifyRequest<ContentRoute>,
+    reply: FastifyReply,
+    store: Store,
+    name: string,
+  ): Promise<void> {
+    const { headers } = request;
+    const asked = parseRange(headers.range);
+    const since = performance.now();
+    let known: Etag & { size: number; durableGeneration: number } = infoOf(store, name);
+    for (let attempt = 1; ; attempt++) {
+      if (isUnchanged(headers, known)) {
+        setContentHeaders(reply, request, name);
+        setRegionHeaders(reply, known);
+        reply.code(304).send();
+        return;
+      }
+      const specs = rangesApply(headers, known) ? asked : undefined;
+      const spans = specs === undefined ? [{ offset: 0, length: known.size }] : satisfiable(specs, known.size);
+      const total = spans.reduce((sum, { length }) => sum + length, 0);
+      if (total > limits.readBytesMax) {
+        if (prefersStrict(headers)) throw notAtomic(total);
+        return answerChunked(request, reply, store, name, spans, specs !== undefined, known);
+      }
+      const read = await readSpans(store, name, spans);
+      // Older than what was looked at: a batch that is not durable yet left these bytes alone.
+      const changed =
+        read.generation > known.generation ||
+        read.metaGeneration !== known.metaGeneration ||
+        read.incarnation !== known.incarnation;
+      if (!changed || attempt === attemptsMax) {
+        setContentHeaders(reply, request, name);
+        setRegionHeaders(reply, read);
+        setServerTiming(reply, since);
+        return sendParts(reply, spans, read.parts, specs !== undefined, known.size);
+      }
+      known = read;
+    }
+  }
+
+  async function readSpans(store: Store, name: string, spans: readonly Span[]) {
+    if (spans.length === 1) {
+      const read = await store.read(name, spans[0]!.offset, spans[0]!.length);
+      return { ...read, parts: [read.bytes] };
+    }
+    // One batch of reads, so that all parts are of one generation.
+    const { answer, parts } = await context.batches.read(store, name, spans);
+    return {
+      incarnation: answer.incarnation(0),
+      metaGeneration: answer.metaGeneration(0),
+      generation: answer.generation(0),
+      durableGeneration: answer.durableGeneration(0),
+      size: answer.size(0),
+      parts,
+    };
+  }
+
+  function answerChunked(
+    request: FastifyRequest<ContentRoute>,
+    reply: FastifyReply,
+    store: Store,
+    name: string,
+    spans: readonly Span[],
+    partial: boolean,
+    known: Etag & { size: number; durableGeneration: number },
+  ): void {
+    setContentHeaders(reply, request, name);
+    setRegionHeaders(reply, known);
+    setChunked(reply, known);
+    const { pieces, length } = setParts(reply, spans, partial, known.size);
+    reply.header("content-length", length);
+    reply.send(Readable.from(readPieces(store, name, pieces), { objectMode: false, highWaterMark: chunkBytes }));
+  }
+
+  /** The ranges as spans of a region of `size` bytes. @throws Problem range-not-satisfiable */
+  function satisfiable(specs: readonly RangeSpec[], size: number): Span[] {
+    const spans = mergeSpans(specs.flatMap((spec) => resolveRange(spec, size) ?? []));
+    if (spans.length === 0) throw notSatisfiable("no range is in the region", size);
+    if (spans.length > limits.rangesMax) throw notSatisfiable(`more than ${limits.rangesMax} ranges`, size);
+    return spans;
+  }
+
+  async function write(request: FastifyRequest<{ Querystring: UploadQuery }>, reply: FastifyReply): Promise<void> {
+    const name = regionOf(request);
+    const store = context.store();
+    const body = (request.body as Buffer | undefined) ?? Buffer.alloc(0);
+    const { headers } = request;
+    const conditions = writeConditions(headers);
+    const key = keyOf(request, () => [String(headers["content-range"] ?? ""), body]);
+    const wait: Wait = request.query.durability ?? "region";
+    const since = performance.now();
+    const range = headers["content-range"];
+    const offset =
+      range === undefined
+        ? wholeOffset(store, name, body.length, headers)
+        : partOffset(store, name, range, body.length);
+    let outcome: BatchOutcome;
+    try {
+      outcome = await context.batches.write(store, name, offset, body, wait, conditions, key);
+    } catch (error) {
+      if (error instanceof BatchRefused && error.code === "out_of_bounds") {
+        throw notSatisfiable("the range ends beyond the region", infoOf(store, name).size);
+      }
+      throw error instanceof BatchRefused ? withoutPointers(error) : error;
+    }
+    const { answer } = outcome;
+    setRegionHeaders(reply, {
+      incarnation: answer.incarnation(0),
+      metaGeneration: answer.metaGeneration(0),
+      generation: answer.generation(0),
+      durableGeneration: answer.durableGeneration(0),
+    });
+    setReplayed(reply, answer.replayed);
+    setServerTiming(reply, since);
+    reply.code(204).send();
+  }
+
+  async function upload(request: FastifyRequest<{ Querystring: UploadQuery }>, reply: FastifyReply): Promise<void> {
+    const name = regionOf(request);
+    const { headers } = request;
+    const durability: Durability = request.query.durability ?? "durable";
+    const key = keyOf(request, () => [String(headers["content-length"] ?? "")]);
+    checkLength(Number(headers["content-length"] ?? 0));
+    const body = request.body as Readable | undefined;
+    const ready = await context.store().upload({ name, durability, labels: "{}", ifNoneMatch: "*", ...key });
+    let length = 0;
+    try {
+      for await (const chunk of body ?? []) {
+        length += (chunk as Buffer).length;
+        checkLength(length);
+        await ready.write(chunk as Buffer);
+      }
+    } catch (error) {
+      await ready.abort();
+      throw error;
+    }
+    const { info, replayed } = await ready.commit();
+    if (info === null) throw notFound(name);
+    setRegionHeaders(reply, info);
+    setReplayed(reply, replayed);
+    reply.code(201).header("location", `/v1/regions/${name}`).header("content-type", jsonType);
+    reply.send(JSON.stringify(describeRegion(info)));
+  }
+
+  function checkLength(length: number): void {
+    if (length <= limits.regionBytesMax) return;
+    const failures = [{ code: "body-too-large", limit: limits.regionBytesMax, actual: length }];
+    throw new Problem("body-too-large", "the body is longer than a region may be", { failures });
+  }
+}
+
+/** A single range with both ends and no condition, short enough to be read at once: what nearly every client sends. */
+function plainRange(headers: IncomingHttpHeaders, bytesMax: number): Span | undefined {
+  const { range } = headers;
+  if (range === undefined || headers["if-range"] !== undefined) return undefined;
+  if (headers["if-match"] !== undefined || headers["if-none-match"] !== undefined) return undefined;
+  const match = /^bytes=(\d{1,15})-(\d{1,15})$/.exec(range);
+  if (match === null) return undefined;
+  const offset = Number(match[1]);
+  const length = Number(match[2]) - offset + 1;
+  return length < 1 || length > bytesMax ? undefined : { offset, length };
+}
+
+function answerRange(
+  request: FastifyRequest<ContentRoute>,
+  reply: FastifyReply,
+  name: string,
+  { offset, length }: Span,
+  read: ReadResult,
+  since: number,
+): void {
+  setContentHeaders(reply, request, name);
+  setRegionHeaders(reply, read);
+  setServerTiming(reply, since);
+  reply.code(206);
+  reply.header("content-type", contentType);
+  reply.header("content-range", `bytes ${offset}-${offset + length - 1}/${read.size}`);
+  reply.send(read.bytes);
+}
+
+function isOutOfBounds(error: unknown): boolean {
+  return error instanceof StoreError && error.code === "out_of_bounds";
+}
+
+function infoOf(store: Store, name: string): RegionInfo {
+  const info = store.info(name);
+  if (info === undefined) throw notFound(name);
+  return info;
+}
+
+function createsRegion(headers: IncomingHttpHeaders): boolean {
+  return headers["if-none-match"]?.trim() === "*" && headers["content-range"] === undefined;
+}
+
+/** If-Match and If-None-Match of a read, in that order: throws 412, and true is 304. */
+function isUnchanged(headers: IncomingHttpHeaders, current: Etag): boolean {
+  const { "if-match": match, "if-none-match": noneMatch } = headers;
+  if (match !== undefined && !etagMatches(etagsOf("If-Match", match, true), current))
+    throw new Problem("etag-mismatch");
+  return noneMatch !== undefined && etagMatches(etagsOf("If-None-Match", noneMatch, false), current);
+}
+
+/** If-Range: ranges only count while the entity tag is still this one, compared strongly. */
+function rangesApply(headers: IncomingHttpHeaders, current: Etag): boolean {
+  const value = headers["if-range"];
+  return value === undefined || String(value).trim() === formatEtag(current);
+}
+
+function setContentHeaders(reply: FastifyReply, request: FastifyRequest<ContentRoute>, name: string): void {
+  reply.header("accept-ranges", "bytes");
+  // May be kept, but never used without asking: the next batch makes it stale.
+  reply.header("cache-control", "no-cache");
+  if (request.query.download !== undefined) reply.header("content-disposition", `attachment; filename="${name}.bin"`);
+}
+
+/** Batches may land while it is sent, so its bytes may be of several generations: its tag must not match strongly. */
+function setChunked(reply: FastifyReply, known: Etag): void {
+  reply.header("region-read", "chunked");
+  reply.header("etag", `W/${formatEtag(known)}`);
+}
+
+interface Piece extends Span {
+  /** What separates it from the part before. */
+  head: string;
+}
+
+/** Sets status, type and Content-Range, and says what the body is made of. */
+function setParts(
+  reply: FastifyReply,
+  spans: readonly Span[],
+  partial: boolean,
+  size: number,
+): { pieces: Piece[]; length: number } {
+  const rangeOf = ({ offset, length }: Span) => `bytes ${offset}-${offset + length - 1}/${size}`;
+  const bodyLength = spans.reduce((sum, { length }) => sum + length, 0);
+  if (partial) reply.code(206);
+  if (spans.length === 1) {
+    reply.header("content-type", contentType);
+    if (partial) reply.header("content-range", rangeOf(spans[0]!));
+    return { pieces: [{ ...spans[0]!, head: "" }], length: bodyLength };
+  }
+  const boundary = `holdfast-${Math.random().toString(36).slice(2)}${Math.random().toString(36).slice(2)}`;
+  reply.header("content-type", `multipart/byteranges; boundary=${boundary}`);
+  const pieces = spans.map((span, index) => ({
+    ...span,
+    head: `${index === 0 ? "" : "\r\n"}--${boundary}\r\nContent-Type: ${contentType}\r\nContent-Range: ${rangeOf(span)}\r\n\r\n`,
+  }));
+  pieces.push({ offset: 0, length: 0, head: `\r\n--${boundary}--\r\n` });
+  return { pieces, length: pieces.reduce((sum, { head }) => sum + head.length, bodyLength) };
+}
+
+function sendParts(reply: FastifyReply, spans: readonly Span[], parts: Buffer[], partial: boolean, size: number): void {
+  const { pieces } = setParts(reply, spans, partial, size);
+  const [only] = parts;
+  if (pieces.length === 1 && only !== undefined) {
+    reply.send(only);
+    return;
+  }
+  reply.send(Buffer.concat(pieces.flatMap(({ head }, index) => [Buffer.from(head), parts[index] ?? Buffer.alloc(0)])));
+}
+
+async function* readPieces(store: Store, name: string, pieces: readonly Piece[]): AsyncGenerator<Buffer> {
+  for (const { head, offset, length } of pieces) {
+    if (head !== "") yield Buffer.from(head);
+    for (let done = 0; done < length; done += chunkBytes) {
+      const { bytes: chunk } = await store.read(name, offset + done, Math.min(chunkBytes, length - done));
+      yield chunk;
+    }
+  }
+}
+
+function wholeOffset(store: Store, name: string, length: number, headers: IncomingHttpHeaders): number {
+  const info = store.info(name);
+  if (info === undefined) {
+    throw new Problem("region-not-found", `no region of the name ${JSON.stringify(name)}; If-None-Match: * creates it`);
+  }
+  // A condition that does not hold is told before a length that does not fit.
+  const { ifMatch, ifNoneMatch, ifGeneration } = writeConditions(headers) ?? {};
+  if (ifMatch !== undefined && !etagMatches(ifMatch, info)) throw new Problem("etag-mismatch");
+  if (ifNoneMatch !== undefined && etagMatches(ifNoneMatch, info)) throw new Problem("etag-mismatch");
+  if (ifGeneration !== undefined && ifGeneration !== info.generation) throw generationMismatch(ifGeneration, info);
+  if (length !== info.size) throw lengthMismatch("the region", info.size, length);
+  return 0;
+}
+
+function partOffset(store: Store, name: string, range: string, length: number): number {
+  const { offset, length: announced, size } = parseContentRange(range);
+  if (announced !== length) throw lengthMismatch("Content-Range", announced, length);
+  if (size !== undefined && size !== infoOf(store, name).size) {
+    throw lengthMismatch("the region", infoOf(store, name).size, size);
+  }
+  return offset;
+}
+
+function generationMismatch(expected: number, { generation }: RegionInfo): Problem {
+  const failures = [{ code: "generation-mismatch", limit: expected, actual: generation }];
+  return new Problem("generation-mismatch", undefined, { failures });
+}
+
+function lengthMismatch(what: string, expected: number, actual: number): Problem {
+  const failures = [{ code: "length-mismatch", limit: expected, actual }];
+  return new Problem("length-mismatch", `${what} has ${expected} bytes, not ${actual}`, { failures });
+}
+
+function notSatisfiable(detail: string, size: number): Problem {
+  return new Problem("range-not-satisfiable", detail, { headers: { "content-range": `bytes */${size}` } });
+}
+
+function notAtomic(length: number): Problem {
+  return new Problem("read-not-atomic", `${length} bytes are too many to be read at one point in time`);
+}
+
+/** The body was bytes: there is nothing in it to point at. */
+function withoutPointers(error: BatchRefused): BatchRefused {
+  const failures = error.failures.map(({ index: _i, op: _o, pointer: _p, ...failure }) => failure);
+  return new BatchRefused(error.code, error.detail, failures, error.committed);
+}

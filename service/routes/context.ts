@@ -1,0 +1,84 @@
+// context.ts - what routes are handed, and what several of them do alike.
+import type { FastifyReply, FastifyRequest } from "fastify";
+import { Problem } from "../errors.js";
+import { idempotencyKeyText } from "../headers.js";
+import type { LifecycleView } from "../lifecycle-view.js";
+import type { Metrics } from "../metrics.js";
+import type { IdempotencyKey } from "../store/batch-encoder.js";
+import type { Batches } from "../store/batches.js";
+import { type Etag, formatEtag } from "../store/etags.js";
+import { idempotencyKey } from "../store/idempotency.js";
+import { isRegionName } from "../store/region-name.js";
+import type { RegionChanges } from "../store/regions.js";
+import type { Store } from "../store/store.js";
+
+/** Settings that routes enforce or tell; the rest is the storage core's. */
+export interface Limits {
+  readonly regionsMax: number;
+  readonly regionBytesMax: number;
+  readonly batchOpsMax: number;
+  readonly batchGuardsMax: number;
+  readonly batchBytesMax: number;
+  readonly rangesMax: number;
+  readonly readBytesMax: number;
+  readonly viewBytesMax: number;
+  readonly idempotencyKeysMin: number;
+  readonly idempotencySecondsMin: number;
+}
+
+export interface RouteContext {
+  readonly limits: Limits;
+  /** Bytes of JSON that a batch may have: its data in hex, and the words around it. */
+  readonly batchBodyBytesMax: number;
+  /** @throws Problem while there is no store yet */
+  store(): Store;
+  /** The store, for what has something to tell without it. */
+  storeIfOpen(): Store | undefined;
+  readonly lifecycle: LifecycleView;
+  readonly batches: Batches;
+  readonly changes: RegionChanges;
+  readonly metrics: Metrics;
+}
+
+/** Bodies other than batches and bytes. */
+export const smallBodyBytesMax = 64 << 10;
+
+export interface RegionParams {
+  region: string;
+}
+
+/** The region that the path names. What can't be a name names nothing. */
+export function regionOf(request: FastifyRequest): string {
+  const { region } = request.params as RegionParams;
+  if (!isRegionName(region)) throw notFound(region);
+  return region;
+}
+
+export function notFound(region: string): Problem {
+  return new Problem("region-not-found", `no region of the name ${JSON.stringify(region)}`);
+}
+
+/** The store's key for this request, if the client sent one. `parts` is what makes the request what it is. */
+export function keyOf(request: FastifyRequest, parts: () => (string | Uint8Array)[]): IdempotencyKey | undefined {
+  const text = idempotencyKeyText(request.headers);
+  if (text === undefined) return undefined;
+  const { headers, method, url } = request;
+  const conditions = ["if-match", "if-none-match", "region-if-generation"].map((name) => String(headers[name] ?? ""));
+  const path = url.split("?", 1)[0]!;
+  return idempotencyKey(method, path, text, [url.slice(path.length), ...conditions, ...parts()]);
+}
+
+export function setRegionHeaders(reply: FastifyReply, of: Etag & { durableGeneration: number }): void {
+  reply.header("etag", formatEtag(of));
+  reply.header("region-generation", of.generation);
+  reply.header("region-durable-generation", of.durableGeneration);
+}
+
+export function setReplayed(reply: FastifyReply, replayed: boolean): void {
+  if (replayed) reply.header("idempotency-replayed", "?1");
+}
+
+/** How long the store took, in milliseconds. */
+export function setServerTiming(reply: FastifyReply, since: number): void {
+  reply.header("server-timing", `store;dur=${(performance.now() - since).toFixed(3)}`);
+}
