@@ -1,7 +1,7 @@
 // scripts/lint.mjs - one command for both languages. `--fix` formats and repairs what can be repaired.
 //
-// Biome for TypeScript, JavaScript and JSON (its configuration holds the folder boundaries), clang-format for C++, and
-// the few rules of the house that neither knows.
+// Biome for TypeScript, JavaScript and JSON (its configuration holds the folder boundaries), knip for dead code and
+// packages, clang-format for C++, and the few rules of the house that none of them knows.
 import { readFileSync } from "node:fs";
 import { at, fail, filesBelow, run, say, works } from "./tools.mjs";
 
@@ -11,6 +11,10 @@ const failures = [];
 const biome = ["check", "--error-on-warnings", ...(fix ? ["--write"] : []), "."];
 if ((await run(process.execPath, [at("node_modules/@biomejs/biome/bin/biome"), ...biome])) !== 0)
   failures.push("biome");
+
+// Types are left out: an exported one documents an exported function even when nobody names it.
+const knip = ["--include", "files,dependencies,unlisted,unresolved,exports", "--no-progress"];
+if ((await run(process.execPath, [at("node_modules/knip/bin/knip.js"), ...knip])) !== 0) failures.push("knip");
 
 const cpp = ["native", "test"].flatMap((folder) => filesBelow(folder, (path) => /\.(cc|h|c)$/.test(path)));
 if (cpp.length > 0) {
