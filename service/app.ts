@@ -3,7 +3,7 @@
 //
 // What is left at Fastify's default is so on purpose; each option below names what goes wrong without it.
 import { randomBytes } from "node:crypto";
-import Fastify, { type FastifyInstance } from "fastify";
+import Fastify, { type FastifyInstance, LogController } from "fastify";
 import { Tokens } from "./access.js";
 import type { Config } from "./config.js";
 import { Problem } from "./errors.js";
@@ -42,6 +42,7 @@ export async function buildApp({ config, store, lifecycle }: AppParts): Promise<
   const app = Fastify({
     // Fastify's own logging makes a child and two listeners for each request, a quarter of the throughput.
     logger: false,
+    logController: new LogController({ disableRequestLogging: true }),
     childLoggerFactory: () => log,
     genReqId: requestIds,
     // Its 503 while closing has no Retry-After and answers health checks, too; the lifecycle closes the server.

@@ -242,18 +242,18 @@ export function problemBody(problem: Problem, instance: string, requestId: strin
 }
 
 /**
- * What to tell a client about anything that was thrown. Undefined for what nobody foresaw: that is `internal`, and
- * worth a log line.
+ * What to tell a client about anything that was thrown. Undefined for what nobody foresaw: that is `internal` and worth
+ * a log line, which alone has the core's own words, since they may name paths.
  */
 export function toProblem(error: unknown): Problem | undefined {
   if (error instanceof Problem) return error;
   if (error instanceof BatchRefused) {
     const code = problemOfStoreCode[error.code] ?? "internal";
+    if (code === "internal") return undefined;
     return new Problem(code, error.detail, { failures: error.failures, committed: error.committed });
   }
   if (error instanceof StoreError) {
     const code = problemOfStoreCode[error.code] ?? "internal";
-    // The core's own words about an unforeseen state may name paths: they are for the log.
     if (code === "internal") return undefined;
     const failures =
       error.code === "durability_unavailable" ? [{ pointer: "/durability", code: "durability-unavailable" }] : [];

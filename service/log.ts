@@ -59,7 +59,13 @@ export class Log implements FastifyBaseLogger {
 }
 
 function lineOf(level: Level, members: object, message: string): string {
+  const head = { level, time: new Date().toISOString(), message };
   const error = (_: string, value: unknown) =>
     value instanceof Error ? { name: value.name, message: value.message, stack: value.stack } : value;
-  return `${JSON.stringify({ level, time: new Date().toISOString(), message, ...members }, error)}\n`;
+  try {
+    return `${JSON.stringify({ ...head, ...members }, error)}\n`;
+  } catch {
+    // Something circular that a library logs: the line is worth more than its members.
+    return `${JSON.stringify(head)}\n`;
+  }
 }

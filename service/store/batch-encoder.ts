@@ -498,7 +498,6 @@ export class BatchEncoder {
       if (this.bad) return;
       const to = this.writer.room(size);
       writeRawCell(this.writer.bytes, to, type, flags !== 0);
-      this.writer.extent(at, 1);
       return this.writer.data(at, size);
     }
     const values = this.take("values");
@@ -509,7 +508,6 @@ export class BatchEncoder {
       if (this.bad) return;
       writeRawCell(this.writer.bytes, to + i * size, type, flags !== 0);
     }
-    this.writer.extent(at, values.length);
     this.writer.data(at, values.length * size);
   }
 
