@@ -81,7 +81,7 @@ interface Table {
 const table: Table = addon.lifecycle;
 
 /** Waiting connections that the kernel keeps for us before it drops SYNs; it caps this at somaxconn. */
-const backlog = 4096;
+export const backlog = 4096;
 
 export const exitCodes = Object.freeze({ ...table.exitCodes, uncaught: 1, configuration: 78 });
 

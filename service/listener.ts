@@ -3,7 +3,7 @@
 // It is made natively and handed to the HTTP server as a descriptor, so that closing it can first empty its accept queue.
 import { lstatSync, rmSync } from "node:fs";
 import type { Server } from "node:http";
-import { lifecycle as nativeProcess } from "../native/lifecycle.js";
+import { backlog, lifecycle as nativeProcess } from "../native/lifecycle.js";
 
 /** Where a service manager's first socket is (sd_listen_fds). */
 const inheritedFd = 3;
@@ -41,7 +41,8 @@ export class Listener {
   async serve(server: Server): Promise<{ port: number; address: string }> {
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
-      server.listen({ fd: this.#fd }, () => {
+      // Node calls listen() once more; with its own backlog it would cut ours down.
+      server.listen({ fd: this.#fd, backlog }, () => {
         server.removeListener("error", reject);
         resolve();
       });
