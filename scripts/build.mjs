@@ -45,8 +45,8 @@ export function stale(wanted) {
 
 const compiler = () => process.env.CXX ?? "g++";
 
-// One clear sentence in place of a page of node-gyp.
-function demandTools() {
+/** Exits with one clear sentence, in place of a page of node-gyp, when the machine can't build the addon. */
+export function demandTools() {
   const aid = 'on Debian or Ubuntu "apt-get install g++ make python3" installs all that is needed';
   const cxx = compiler().split(" ");
   if (!works(cxx[0], ["--version"])) fail(`no C++ compiler: "${cxx[0]}" can't be run; ${aid}.`, exitConfig);

@@ -7,7 +7,7 @@
 // npm. While something is installed or built nothing is open yet, and a signal simply ends the start.
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
-import { build, stale } from "./build.mjs";
+import { build, demandTools, stale } from "./build.mjs";
 import { at, exitConfig, fail, run, say, withBuildLock } from "./tools.mjs";
 
 const minimum = [20, 19];
@@ -38,6 +38,8 @@ function missingPackages(withTools) {
 }
 
 const wanted = ["release", "ts"];
+// Before anything is installed: who has to fetch a compiler first wants to know at once.
+if (stale(["release"]).length > 0) demandTools();
 const mustInstall = () => missingPackages(stale(wanted).length > 0).length > 0;
 if (mustInstall()) {
   await withBuildLock(async () => {
