@@ -5,7 +5,7 @@
 // it, native/status.h and the OpenAPI document equal to it, in both directions.
 import { StoreError } from "../native/index.js";
 import type { Failure } from "./store/failure.js";
-import { BatchRefused } from "./store/failure.js";
+import { Refused } from "./store/failure.js";
 
 interface Kind {
   status: number;
@@ -247,7 +247,7 @@ export function problemBody(problem: Problem, instance: string, requestId: strin
  */
 export function toProblem(error: unknown): Problem | undefined {
   if (error instanceof Problem) return error;
-  if (error instanceof BatchRefused) {
+  if (error instanceof Refused) {
     const code = problemOfStoreCode[error.code] ?? "internal";
     if (code === "internal") return undefined;
     return new Problem(code, error.detail, { failures: error.failures, committed: error.committed });

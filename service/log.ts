@@ -12,6 +12,7 @@ export class Log implements FastifyBaseLogger {
   readonly msgPrefix = "";
   private readonly least: number;
   private gathered = "";
+  private flushesAtExit = false;
 
   /** `write` takes whole lines. */
   constructor(
@@ -21,7 +22,6 @@ export class Log implements FastifyBaseLogger {
     },
   ) {
     this.least = level === "silent" ? levels.length : levels.indexOf(level as Level);
-    process.once("exit", () => this.flush());
   }
 
   trace = (...line: unknown[]) => this.put("trace", line);
@@ -40,6 +40,8 @@ export class Log implements FastifyBaseLogger {
   /** A line about a request. */
   request(members: object): void {
     if (this.least > levels.indexOf("info")) return;
+    if (!this.flushesAtExit) process.once("exit", () => this.flush());
+    this.flushesAtExit = true;
     if (this.gathered === "") setImmediate(() => this.flush());
     this.gathered += lineOf("info", members, "request");
     if (this.gathered.length > gatheredBytesMax) this.flush();

@@ -8,6 +8,7 @@ import { encodings } from "./store/batch-encoder.js";
 import { valueTypes } from "./store/cells.js";
 import { algorithms, compares, mismatches, overflows, patternBytesMax } from "./store/frame.js";
 import { regionNamePattern } from "./store/region-name.js";
+import { labelsMax } from "./store/regions.js";
 import { textViews } from "./store/views.js";
 
 type Schema = Readonly<Record<string, unknown>>;
@@ -16,7 +17,6 @@ export const durabilities = ["fast", "ordered", "durable"] as const;
 const integerTypes = valueTypes.filter((type) => !type.startsWith("f"));
 const unsignedTypes = valueTypes.filter((type) => type.startsWith("u"));
 const safeMax = Number.MAX_SAFE_INTEGER;
-export const labelsMax = 64;
 
 /** A component of the document. */
 const ref = (id: string) => ({ $ref: `${id}#` }) as const;

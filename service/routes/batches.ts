@@ -83,7 +83,7 @@ export function batchRoutes(app: FastifyInstance, context: RouteContext): void {
       body: {
         content: {
           "application/json": {
-            schema: { ...ref("Batch"), "x-examples": { simple: oneRegionExample, guarded: guardedExample } },
+            schema: { allOf: [ref("Batch")], "x-examples": { simple: oneRegionExample, guarded: guardedExample } },
           },
         },
       },
@@ -119,7 +119,7 @@ export function batchRoutes(app: FastifyInstance, context: RouteContext): void {
       headers: requestHeaders.key,
       body: {
         content: {
-          "application/json": { schema: { ...ref("MultiBatch"), "x-examples": { move: manyRegionsExample } } },
+          "application/json": { schema: { allOf: [ref("MultiBatch")], "x-examples": { move: manyRegionsExample } } },
         },
       },
       response: {

@@ -12,7 +12,7 @@ import { etagsOf, jsonType, parseContentRange, parseRange, prefersStrict, writeC
 import { type ContentQuery, contentQuery, regionParams, type UploadQuery, uploadQuery } from "../schemas.js";
 import type { BatchOutcome, Wait } from "../store/batches.js";
 import { type Etag, etagMatches, formatEtag } from "../store/etags.js";
-import { BatchRefused } from "../store/failure.js";
+import { Refused } from "../store/failure.js";
 import { mergeSpans, type RangeSpec, resolveRange, type Span } from "../store/ranges.js";
 import { type Durability, describeRegion, type RegionInfo } from "../store/regions.js";
 import { type ReadResult, type Store, StoreError } from "../store/store.js";
@@ -90,9 +90,10 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     handler: (request, reply) => {
       const name = regionOf(request);
       const info = infoOf(context.store(), name);
+      const unchanged = isUnchanged(request.headers, info);
       setContentHeaders(reply, request, name);
       setRegionHeaders(reply, info);
-      if (isUnchanged(request.headers, info)) {
+      if (unchanged) {
         reply.code(304).send();
         return;
       }
@@ -320,10 +321,10 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     try {
       outcome = await context.batches.write(store, name, offset, body, wait, conditions, key);
     } catch (error) {
-      if (error instanceof BatchRefused && error.code === "out_of_bounds") {
+      if (error instanceof Refused && error.code === "out_of_bounds") {
         throw notSatisfiable("the range ends beyond the region", infoOf(store, name).size);
       }
-      throw error instanceof BatchRefused ? withoutPointers(error) : error;
+      throw error instanceof Refused ? withoutPointers(error) : error;
     }
     const { answer } = outcome;
     setRegionHeaders(reply, {
@@ -533,7 +534,7 @@ function notAtomic(length: number): Problem {
 }
 
 /** The body was bytes: there is nothing in it to point at. */
-function withoutPointers(error: BatchRefused): BatchRefused {
+function withoutPointers(error: Refused): Refused {
   const failures = error.failures.map(({ index: _i, op: _o, pointer: _p, ...failure }) => failure);
-  return new BatchRefused(error.code, error.detail, failures, error.committed);
+  return new Refused(error.code, error.detail, failures, error.committed);
 }

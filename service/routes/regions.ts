@@ -123,12 +123,13 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
     },
     handler: (request, reply) => {
       const info = infoOf(request);
-      setRegionHeaders(reply, info);
-      reply.header("cache-control", "no-cache");
       const { "if-match": match, "if-none-match": noneMatch } = request.headers;
       if (match !== undefined && !etagMatches(etagsOf("If-Match", match, true), info))
         throw new Problem("etag-mismatch");
-      if (noneMatch !== undefined && etagMatches(etagsOf("If-None-Match", noneMatch, false), info)) {
+      const unchanged = noneMatch !== undefined && etagMatches(etagsOf("If-None-Match", noneMatch, false), info);
+      setRegionHeaders(reply, info);
+      reply.header("cache-control", "no-cache");
+      if (unchanged) {
         reply.code(304).send();
         return undefined;
       }

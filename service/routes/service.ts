@@ -1,9 +1,10 @@
 // service.ts - what the service tells about itself: documents, operations, problems.
 import type { FastifyInstance } from "fastify";
 import { Problem, type ProblemCode, problemCodes, problemKinds } from "../errors.js";
-import { durabilities, guardNames, labelsMax, opNames } from "../schemas.js";
+import { durabilities, guardNames, opNames } from "../schemas.js";
 import { valueTypes } from "../store/cells.js";
 import { patternBytesMax, regionNameBytesMax, regionsPerBatchMax } from "../store/frame.js";
+import { labelsMax } from "../store/regions.js";
 import type { Store } from "../store/store.js";
 import { description, name, version } from "../version.js";
 import type { RouteContext } from "./context.js";

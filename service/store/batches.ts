@@ -9,7 +9,7 @@ import {
   type IdempotencyKey,
   type Section,
 } from "./batch-encoder.js";
-import { BatchRefused, type Failure } from "./failure.js";
+import { type Failure, Refused } from "./failure.js";
 
 /** How long an answer waits: `region` for as long as the strictest of the batch's regions asks. */
 export type Wait = "region" | "fast" | "ordered" | "durable";
@@ -43,7 +43,7 @@ export class Batches {
 
   /**
    * Runs a batch as the API has it. `region` is the one of the request's path, if it has one; its name must be valid.
-   * @throws BatchRefused
+   * @throws Refused
    */
   run(
     store: Store,
@@ -58,7 +58,7 @@ export class Batches {
     return this.commit(store, encoder, frame, body as object);
   }
 
-  /** Replaces bytes. @throws BatchRefused */
+  /** Replaces bytes. @throws Refused */
   write(
     store: Store,
     region: string,
@@ -73,7 +73,7 @@ export class Batches {
     return this.commit(store, encoder, frame, undefined);
   }
 
-  /** Reads several ranges of one generation; together at most what a batch may return. @throws BatchRefused */
+  /** Reads several ranges of one generation; together at most what a batch may return. @throws Refused */
   async read(
     store: Store,
     region: string,
@@ -120,7 +120,7 @@ export class Batches {
     }
     this.release(encoder);
     const code = failures[0]!.code.replaceAll("-", "_");
-    throw new BatchRefused(code, sentences[code] ?? "", failures, false);
+    throw new Refused(code, sentences[code] ?? "", failures, false);
   }
 
   private release(encoder: BatchEncoder): void {
@@ -128,14 +128,14 @@ export class Batches {
   }
 }
 
-function refusal(answer: BatchAnswer, failures: Failure[]): BatchRefused {
+function refusal(answer: BatchAnswer, failures: Failure[]): Refused {
   const code = codeName(answer.code);
   if (failures.length === 0 && (answer.limit !== 0 || answer.actual !== 0)) {
     failures.push({ code: spell(answer.code), limit: answer.limit, actual: answer.actual });
   }
   if (code === "durability_unavailable") failures = [{ pointer: "/durability", code: "durability-unavailable" }];
   const where = failures.length === 1 && failures[0]!.detail !== undefined ? ` (${failures[0]!.detail})` : "";
-  return new BatchRefused(code, `${sentences[code]}${where}`, failures, answer.committed);
+  return new Refused(code, `${sentences[code]}${where}`, failures, answer.committed);
 }
 
 /** Left out operations can make others fail at run time; only what is wrong in itself is told. */

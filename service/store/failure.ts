@@ -1,4 +1,4 @@
-// failure.ts - how the domain says no to a batch: a code of the storage core and every culprit.
+// failure.ts - how the domain says no: a code of the storage core and every culprit.
 
 /** One culprit of a refused request. Codes here are spelled with hyphens, like problems. */
 export interface Failure {
@@ -16,9 +16,9 @@ export interface Failure {
   actual?: number | string;
 }
 
-/** A batch that changed nothing, or (`committed`) whose answer is missing something that was promised. */
-export class BatchRefused extends Error {
-  override name = "BatchRefused";
+/** A change that was not made, or (`committed`) one whose answer is missing something that was promised. */
+export class Refused extends Error {
+  override name = "Refused";
   constructor(
     /** A code of native/status.h. */
     readonly code: string,

@@ -1,8 +1,11 @@
 // regions.ts - regions as resources: what is told about them, how they are listed and changed.
 import type { Conditions, Durability, MetaAnswer, RegionInfo, Store } from "../../native/index.js";
 import { formatEtag } from "./etags.js";
+import { Refused } from "./failure.js";
 
 export type { Conditions, Durability, MetaAnswer, RegionInfo };
+/** More are not notes any more. */
+export const labelsMax = 64;
 export type Labels = Readonly<Record<string, string>>;
 
 export interface Region {
@@ -91,7 +94,7 @@ export interface RegionChange {
 export class RegionChanges {
   private readonly tails = new Map<string, Promise<unknown>>();
 
-  /** @throws StoreError */
+  /** @throws StoreError, Refused */
   update(store: Store, name: string, change: RegionChange, conditions: Conditions): Promise<MetaAnswer> {
     const before = this.tails.get(name) ?? Promise.resolve();
     const run = before.then(() => {
@@ -118,6 +121,11 @@ function mergeLabels(current: string | undefined, patch: Readonly<Record<string,
   for (const [label, value] of Object.entries(patch ?? {})) {
     if (value === null) merged.delete(label);
     else merged.set(label, value);
+  }
+  if (merged.size > labelsMax) {
+    const detail = `a region may have ${labelsMax} labels`;
+    const failure = { pointer: "/labels", code: "validation-failed", detail, limit: labelsMax, actual: merged.size };
+    throw new Refused("validation_failed", detail, [failure], false);
   }
   return JSON.stringify(Object.fromEntries(merged));
 }

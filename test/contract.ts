@@ -1,0 +1,89 @@
+// contract.ts - holds answers against the service's own OpenAPI document: a status, header or member that the document
+// does not know fails the test that met it.
+import assert from "node:assert/strict";
+import { Ajv2020, type ValidateFunction } from "ajv/dist/2020.js";
+import type { FastifyInstance } from "fastify";
+
+interface Response {
+  headers?: Record<string, unknown>;
+  content?: Record<string, unknown>;
+}
+interface Document {
+  paths: Record<string, Record<string, { responses: Record<string, Response> }>>;
+}
+
+class Contract {
+  private readonly ajv = new Ajv2020({ strict: false, validateFormats: false, allErrors: true });
+  private readonly validators = new Map<string, ValidateFunction>();
+
+  constructor(private readonly document: Document) {
+    this.ajv.addSchema(document as object, "openapi");
+  }
+
+  check(method: string, url: string, answer: CheckedAnswer): void {
+    const path = url.split("?", 1)[0]!;
+    const template = Object.keys(this.document.paths)
+      // A path without parameters is more than a match of one with them.
+      .sort((a, b) => a.split("{").length - b.split("{").length)
+      .find((candidate) =>
+        new RegExp(`^${candidate.replaceAll(".", "\\.").replace(/\{[^}]+\}/g, "[^/]+")}$`).test(path),
+      );
+    if (template === undefined) return;
+    const operation = this.document.paths[template]?.[method.toLowerCase()];
+    if (operation === undefined) return;
+    const where = `${method} ${template} -> ${answer.status}`;
+    const response = operation.responses[answer.status];
+    assert(response !== undefined, `${where} is not in the document: ${answer.text.slice(0, 300)}`);
+    for (const header of ownHeaders) {
+      const documented = Object.keys(response.headers ?? {}).some((name) => name.toLowerCase() === header);
+      assert(answer.headers[header] === undefined || documented, `${where}: header ${header} is not in the document`);
+    }
+    const type = answer.headers["content-type"]?.split(";", 1)[0];
+    if (type === undefined || answer.bytes.length === 0) return;
+    assert(response.content?.[type] !== undefined, `${where}: media type ${type} is not in the document`);
+    if (answer.json !== undefined) this.body(template, method, answer, type, where);
+  }
+
+  private body(template: string, method: string, { status, json }: CheckedAnswer, type: string, where: string): void {
+    const pointer = ["paths", template, method.toLowerCase(), "responses", String(status), "content", type, "schema"]
+      .map((part) => encodeURIComponent(part.replaceAll("~", "~0").replaceAll("/", "~1")))
+      .join("/");
+    let validate = this.validators.get(pointer);
+    validate ??= this.ajv.compile({ $ref: `openapi#/${pointer}` });
+    this.validators.set(pointer, validate);
+    assert(validate(json), `${where}: ${JSON.stringify(validate.errors)} in ${JSON.stringify(json).slice(0, 500)}`);
+  }
+}
+
+interface CheckedAnswer {
+  status: number;
+  headers: Record<string, string>;
+  bytes: Buffer;
+  text: string;
+  json: unknown;
+}
+
+/** Headers that mean something of this API; those that every HTTP server sends need no documentation. */
+const ownHeaders = [
+  "accept-ranges",
+  "allow",
+  "content-range",
+  "etag",
+  "idempotency-replayed",
+  "location",
+  "region-durable-generation",
+  "region-generation",
+  "region-read",
+  "request-id",
+  "retry-after",
+  "server-timing",
+  "www-authenticate",
+];
+
+// Every app has the same document, and compiling it is most of a small test's time.
+let contract: Contract | undefined;
+
+export function checkAgainstDocument(app: FastifyInstance, method: string, url: string, answer: CheckedAnswer): void {
+  contract ??= new Contract(app.swagger() as unknown as Document);
+  contract.check(method, url, answer);
+}
