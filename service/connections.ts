@@ -8,6 +8,12 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { Socket } from "node:net";
 import { Problem, problemBody } from "./errors.js";
 
+/**
+ * While stopping, how long a connection may be silent before it is ended: one that was never used has a request on its
+ * way, from a client that has only just learned that it is connected; any other one had the whole lame duck's time.
+ */
+const unusedMs = 50;
+const silentMs = 5;
 /** How long an answered client that still sends its body may go on before it is cut: it has to notice the answer. */
 const lingerMs = 100;
 
@@ -22,6 +28,8 @@ interface Connection {
   idleSince: number;
   /** What had been received by then: more than this is the beginning of another request. */
   idleBytes: number;
+  /** A request came on it. */
+  used: boolean;
   /** Told 503 while bytes of its request were still to come. */
   refused: boolean;
 }
@@ -93,14 +101,20 @@ export class Connections {
   }
 
   /**
-   * Ends connections on which nothing was asked for `quietMs`. Call it right after the event loop has polled (from
-   * setImmediate): what has arrived by then has been read, so no request lies unread on a connection that looks idle.
+   * Ends connections on which nothing is asked, after one more look: the event loop polls in between, so that a request that
+   * had come while JavaScript was busy is read. An unread one would be answered with a reset.
    */
-  sweep(quietMs: number): void {
-    const before = performance.now() - quietMs;
+  sweep(): void {
+    const now = performance.now();
+    const silent: [Socket, Connection][] = [];
     for (const [socket, connection] of this.#connections) {
-      if (connection.idleSince <= before && this.#isIdle(socket, connection)) socket.destroy();
+      const wait = connection.used ? silentMs : unusedMs;
+      if (now - connection.idleSince >= wait && this.#isIdle(socket, connection)) silent.push([socket, connection]);
     }
+    if (silent.length === 0) return;
+    setImmediate(() => {
+      for (const [socket, connection] of silent) if (this.#isIdle(socket, connection)) socket.destroy();
+    });
   }
 
   /** Answers 503 to every request of which a part has still not arrived. */
@@ -135,6 +149,7 @@ export class Connections {
       exchanges: new Set(),
       idleSince: performance.now(),
       idleBytes: 0,
+      used: false,
       refused: false,
     });
     socket.once("close", () => this.#connections.delete(socket));
@@ -145,6 +160,7 @@ export class Connections {
     const connection = this.#connections.get(socket);
     if (connection === undefined) return;
     connection.exchanges.add(exchange);
+    connection.used = true;
     if (this.#closing) this.#closeAfterLast(socket, connection);
     // Emitted once for each response, whether it was sent to its end or not.
     exchange.response.once("close", () => {

@@ -17,13 +17,11 @@ import type { LifecycleState, LifecycleView, Refusal } from "./lifecycle-view.js
 import type { Listener } from "./listener.js";
 import type { RunRecord } from "./run-record.js";
 
-const sweepMs = 5;
+const tickMs = 5;
 /**
- * While draining, a connection may be silent for this long before it is ended: the client of one that was just accepted
- * has a request on its way.
+ * Between the last SYN that is let in and the close of the listener, for handshakes under way. Part of the lame duck's time,
+ * if that is long enough.
  */
-const quietMs = 20;
-/** Between the last SYN that is let in and the close of the listener, for handshakes under way. */
 const handshakeMs = 10;
 
 export interface DrainTimes {
@@ -226,27 +224,29 @@ export class Lifecycle implements LifecycleView {
     if (connections === undefined || listener === undefined) return this.#close();
     this.#enter("lameduck");
     connections.closeWhenAnswered();
-    while (connections.open > 0 && this.#elapsed() < this.#times.lameDuckMs) {
+    // From now on and not from the signal: behind a busy event loop nobody has been told yet to close.
+    const lameDuckUntil = this.#elapsed() + this.#times.lameDuckMs - handshakeMs;
+    while (connections.open > 0 && this.#elapsed() < lameDuckUntil) {
       if (this.#mustForce()) return this.#force(connections);
-      await nextSweep();
+      await nextTick();
+    }
+    const closeAt = this.#elapsed() + handshakeMs;
+    let rescued = this.#adopt(connections, listener.dropNew());
+    while (this.#elapsed() < closeAt) {
+      if (this.#mustForce()) return this.#force(connections);
+      await nextTick();
     }
 
     this.#enter("draining");
-    let rescued = this.#adopt(connections, listener.dropNew());
-    const closeAt = this.#elapsed() + handshakeMs;
-    let listening = true;
-    for (;;) {
+    rescued += this.#adopt(connections, listener.close());
+    this.#log.info({ event: "listener_closed", rescued, ms: round(this.#elapsed()) }, "listener closed");
+    while (connections.open > 0) {
       if (this.#mustForce()) return this.#force(connections);
-      if (listening && this.#elapsed() >= closeAt) {
-        listening = false;
-        rescued += this.#adopt(connections, listener.close());
-        this.#log.info({ event: "listener_closed", rescued, ms: round(this.#elapsed()) }, "listener closed");
-      }
-      connections.sweep(quietMs);
+      connections.sweep();
       if (this.#elapsed() >= this.#times.bodyGraceMs) connections.refuseLate();
-      if (!listening && connections.open === 0) return this.#close();
-      await nextSweep();
+      await nextTick();
     }
+    return this.#close();
   }
 
   #adopt(connections: Connections, descriptors: readonly number[]): number {
@@ -306,7 +306,7 @@ export class Lifecycle implements LifecycleView {
   }
 
   async #untilForced(): Promise<void> {
-    while (!this.#mustForce()) await sleep(sweepMs);
+    while (!this.#mustForce()) await nextTick();
   }
 
   #enter(state: LifecycleState): void {
@@ -322,7 +322,6 @@ export class Lifecycle implements LifecycleView {
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-// Ends right after the event loop has polled: what Connections.sweep() asks for.
-const nextSweep = (): Promise<void> => new Promise((resolve) => setTimeout(() => setImmediate(resolve), sweepMs));
+const nextTick = (): Promise<void> => sleep(tickMs);
 
 const round = (ms: number): number => Math.round(ms * 1000) / 1000;

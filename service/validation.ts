@@ -2,8 +2,8 @@
 // would be a fifth of the time that a start takes.
 //
 // Bodies are taken as they are: nothing is coerced, nothing unknown is dropped. Query parameters are text, so that they
-// are coerced to their types. Parameters of paths and headers are read by the routes: what a path can't name does not
-// exist (404), and a header that does not parse has a problem of its own.
+// are coerced to their types, and those that are left out get their defaults. Parameters of paths and headers are read
+// by the routes: what a path can't name does not exist (404), and a header that does not parse has a problem of its own.
 import { Ajv, type Options, type ValidateFunction } from "ajv";
 import type { FastifySchema, FastifySchemaCompiler } from "fastify";
 
@@ -12,7 +12,6 @@ type Schema = Readonly<Record<string, unknown>>;
 // Formats are for readers of the document: no body or query has a member of one.
 const common: Options = {
   allErrors: true,
-  useDefaults: true,
   removeAdditional: false,
   strict: false,
   validateFormats: false,
@@ -20,7 +19,7 @@ const common: Options = {
 
 export function lazyValidators(components: readonly Schema[]): FastifySchemaCompiler<FastifySchema> {
   const forBodies = lazily(() => ajvOf({ ...common, coerceTypes: false }, components));
-  const forQueries = lazily(() => ajvOf({ ...common, coerceTypes: true }, []));
+  const forQueries = lazily(() => ajvOf({ ...common, coerceTypes: true, useDefaults: true }, []));
   return ({ schema, httpPart }) => {
     if (httpPart !== "body" && httpPart !== "querystring") return () => true;
     const compiled = lazily(() => (httpPart === "body" ? forBodies() : forQueries()).compile(schema as object));

@@ -83,7 +83,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       headers: requestHeaders.read,
       response: {
         200: empty("The region's size is Content-Length.", contentHeaders),
-        304: empty("They have not changed.", regionHeaders),
+        304: empty("They have not changed.", contentHeaders),
         ...problems(...readProblems, "header-invalid", "query-param-invalid", "region-not-found", "etag-mismatch"),
       },
     },
@@ -121,7 +121,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
           contentType,
           "multipart/byteranges",
         ]),
-        304: empty("They have not changed.", regionHeaders),
+        304: empty("They have not changed.", contentHeaders),
         ...problems(...readContentProblems, "read-not-atomic", "region-faulted"),
       },
     },
@@ -226,7 +226,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     reply: FastifyReply,
     store: Store,
     name: string,
-  ): Promise<void> {
+  ): Promise<FastifyReply | undefined> {
     const { headers } = request;
     const asked = parseRange(headers.range);
     const since = performance.now();
@@ -236,7 +236,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
         setContentHeaders(reply, request, name);
         setRegionHeaders(reply, known);
         reply.code(304).send();
-        return;
+        return undefined;
       }
       const specs = rangesApply(headers, known) ? asked : undefined;
       const spans = specs === undefined ? [{ offset: 0, length: known.size }] : satisfiable(specs, known.size);
@@ -255,7 +255,8 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
         setContentHeaders(reply, request, name);
         setRegionHeaders(reply, read);
         setServerTiming(reply, since);
-        return sendParts(reply, spans, read.parts, specs !== undefined, known.size);
+        sendParts(reply, spans, read.parts, specs !== undefined, known.size);
+        return undefined;
       }
       known = read;
     }
@@ -286,13 +287,17 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     spans: readonly Span[],
     partial: boolean,
     known: Etag & { size: number; durableGeneration: number },
-  ): void {
+  ): FastifyReply {
     setContentHeaders(reply, request, name);
     setRegionHeaders(reply, known);
     setChunked(reply, known);
     const { pieces, length } = setParts(reply, spans, partial, known.size);
     reply.header("content-length", length);
-    reply.send(Readable.from(readPieces(store, name, pieces), { objectMode: false, highWaterMark: chunkBytes }));
+    const chunk = Math.min(chunkBytes, limits.readBytesMax);
+    // Returned, so that Fastify waits for a stream that goes on after the handler.
+    return reply.send(
+      Readable.from(readPieces(store, name, pieces, chunk), { objectMode: false, highWaterMark: chunk }),
+    );
   }
 
   /** The ranges as spans of a region of `size` bytes. @throws Problem range-not-satisfiable */
@@ -482,12 +487,12 @@ function sendParts(reply: FastifyReply, spans: readonly Span[], parts: Buffer[],
   reply.send(Buffer.concat(pieces.flatMap(({ head }, index) => [Buffer.from(head), parts[index] ?? Buffer.alloc(0)])));
 }
 
-async function* readPieces(store: Store, name: string, pieces: readonly Piece[]): AsyncGenerator<Buffer> {
+async function* readPieces(store: Store, name: string, pieces: readonly Piece[], chunk: number) {
   for (const { head, offset, length } of pieces) {
     if (head !== "") yield Buffer.from(head);
-    for (let done = 0; done < length; done += chunkBytes) {
-      const { bytes: chunk } = await store.read(name, offset + done, Math.min(chunkBytes, length - done));
-      yield chunk;
+    for (let done = 0; done < length; done += chunk) {
+      const { bytes: part } = await store.read(name, offset + done, Math.min(chunk, length - done));
+      yield part;
     }
   }
 }

@@ -204,7 +204,8 @@ export class BatchAnswer {
         continue;
       }
       const index = kept?.[section][inFrame] ?? inFrame;
-      failures.push(this.failure(at, code, section, index, body[section]![index]!));
+      // Frames of plain bytes have no body to look the operation up in.
+      failures.push(this.failure(at, code, section, index, body[section]?.[index] ?? {}));
     }
     return failures;
   }
