@@ -473,7 +473,7 @@ function batchSchemas(multi: boolean): Schema[] {
           elseOps: list("Op", 1, "What is done when a guard is false."),
           durability: {
             ...durability,
-            description: "Wait for more than the region's own durability before answering; never for less.",
+            description: "Wait for more than the region's own durability before answering. Less is refused.",
           },
           dryRun: {
             type: "boolean",

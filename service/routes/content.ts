@@ -164,7 +164,10 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       tags: [tags.content],
       params: regionParams,
       response: {
-        204: empty("See the headers.", { Allow: { type: "string", description: "Methods.", examples: [allowed] } }),
+        204: empty("See the headers.", {
+          Allow: { type: "string", description: "Methods.", examples: [allowed] },
+          "Accept-Ranges": { type: "string", description: "Units of ranges.", examples: ["bytes"] },
+        }),
       },
     },
     handler: (_request, reply) => {

@@ -2,6 +2,7 @@
 //
 // The text is put together here rather than by a serializer: results are many, small and of known shapes, and this is
 // on the path of every batch.
+import type { RegionInfo } from "../../native/index.js";
 import { type CellValue, cellText, cellValue, rawCellText, typeBytes, typeNumber } from "./cells.js";
 import type { Failure } from "./failure.js";
 import {
@@ -64,6 +65,17 @@ export class BatchAnswer {
   }
   durableGeneration(region: number): number {
     return this.u64(answerHeaderBytes + region * answerRegionBytes + 24);
+  }
+  /** Tells of a replayed outcome what is durable of it now. `infos` in the order of the regions; absent ones are gone. */
+  refreshDurable(infos: readonly (Pick<RegionInfo, "incarnation" | "durableGeneration"> | undefined)[]): void {
+    for (const [region, info] of infos.entries()) {
+      if (info === undefined || info.incarnation !== this.incarnation(region)) continue;
+      const durable = Math.max(
+        this.durableGeneration(region),
+        Math.min(info.durableGeneration, this.generation(region)),
+      );
+      this.view.setBigUint64(answerHeaderBytes + region * answerRegionBytes + 24, BigInt(durable), true);
+    }
   }
   size(region: number): number {
     return this.u64(answerHeaderBytes + region * answerRegionBytes + 32);

@@ -92,14 +92,16 @@ export class Batches {
   ): Maybe<BatchOutcome> {
     const answered = store.commit(frame);
     // The frame is read until the promise resolves, so its encoder is not free before.
-    if (answered instanceof Promise) return answered.then((answer) => this.finish(encoder, answer, body));
-    return this.finish(encoder, answered, body);
+    if (answered instanceof Promise) return answered.then((answer) => this.finish(store, encoder, answer, body));
+    return this.finish(store, encoder, answered, body);
   }
 
-  private finish(encoder: BatchEncoder, frame: Uint8Array, body: object | undefined): BatchOutcome {
+  private finish(store: Store, encoder: BatchEncoder, frame: Uint8Array, body: object | undefined): BatchOutcome {
     const { regions, conditionCount } = encoder;
     this.release(encoder);
     const answer = new BatchAnswer(frame);
+    // The outcome was journaled before it was durable.
+    if (answer.replayed) answer.refreshDurable(regions.map((name) => store.info(name)));
     if (answer.code !== 0) throw refusal(answer, answer.failures(body ?? {}, regions, conditionCount, spell));
     return { answer, regions, results: body === undefined ? "" : answer.results(body) };
   }
@@ -134,6 +136,10 @@ function refusal(answer: BatchAnswer, failures: Failure[]): Refused {
     failures.push({ code: spell(answer.code), limit: answer.limit, actual: answer.actual });
   }
   if (code === "durability_unavailable") failures = [{ pointer: "/durability", code: "durability-unavailable" }];
+  // The only thing that a well-formed frame can ask for and not have.
+  if (code === "validation_failed" && failures.length === 0) {
+    failures = [{ pointer: "/durability", code: "validation-failed", detail: "is less than a region's own" }];
+  }
   const where = failures.length === 1 && failures[0]!.detail !== undefined ? ` (${failures[0]!.detail})` : "";
   return new Refused(code, `${sentences[code]}${where}`, failures, answer.committed);
 }
