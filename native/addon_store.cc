@@ -28,7 +28,9 @@ uint64_t whole(const Napi::Object& object, const char* key) { return whole(objec
 std::string text(const Napi::Value& value) { return value.As<Napi::String>().Utf8Value(); }
 bool has(const Napi::Object& object, const char* key) { return !object.Get(key).IsUndefined(); }
 
-Durability durability_of(const Napi::Value& value) { return static_cast<Durability>(value.As<Napi::Number>().Uint32Value()); }
+Durability durability_of(const Napi::Value& value) {
+  return static_cast<Durability>(value.As<Napi::Number>().Uint32Value());
+}
 
 std::vector<Etag> etags_of(const Napi::Value& value) {
   std::vector<Etag> etags;
@@ -120,7 +122,10 @@ class Task : public Napi::AsyncWorker {
 
  private:
   Task(Napi::Env env, Work work, Finish finish)
-      : Napi::AsyncWorker(env), work_(std::move(work)), finish_(std::move(finish)), deferred_(Napi::Promise::Deferred::New(env)) {}
+      : Napi::AsyncWorker(env),
+        work_(std::move(work)),
+        finish_(std::move(finish)),
+        deferred_(Napi::Promise::Deferred::New(env)) {}
   void Execute() override { code_ = work_(&detail_); }
   void OnOK() override {
     if (code_ == Code::ok)
@@ -288,7 +293,8 @@ Napi::Value commit(Info info) {
   return Task::start(
       env,
       [shared, deferred, ticket](std::string*) {
-        deferred->progress = shared->store->commit(deferred->frame, Store::Patience::may_block, ticket, &deferred->answer);
+        deferred->progress =
+            shared->store->commit(deferred->frame, Store::Patience::may_block, ticket, &deferred->answer);
         return Code::ok;
       },
       [shared, deferred](Napi::Env env) -> Napi::Value {
@@ -340,7 +346,8 @@ Napi::Value read(Info info) {
       env,
       [shared, deferred, name, offset](std::string*) {
         Code code = Code::ok;
-        shared->store->read(name, offset, deferred->length, Store::Patience::may_block, deferred->bytes, &code, &deferred->facts);
+        shared->store->read(name, offset, deferred->length, Store::Patience::may_block, deferred->bytes, &code,
+                            &deferred->facts);
         return code;
       },
       [deferred](Napi::Env env) -> Napi::Value {
@@ -431,7 +438,9 @@ Napi::Value upload_begin(Info info) {
       });
 }
 
-std::shared_ptr<Uploading>& uploading(const Napi::Value& value) { return *value.As<Napi::External<std::shared_ptr<Uploading>>>().Data(); }
+std::shared_ptr<Uploading>& uploading(const Napi::Value& value) {
+  return *value.As<Napi::External<std::shared_ptr<Uploading>>>().Data();
+}
 
 // (upload, chunk) -> Promise<undefined>; the chunk must not change before it settles.
 Napi::Value upload_write(Info info) {
@@ -575,7 +584,9 @@ Napi::Object constants(Napi::Env env) {
 
 void export_store(Napi::Env env, Napi::Object exports) {
   Napi::Object table = Napi::Object::New(env);
-  auto add = [&](const char* name, Napi::Value (*function)(Info)) { table[name] = Napi::Function::New(env, function, name); };
+  auto add = [&](const char* name, Napi::Value (*function)(Info)) {
+    table[name] = Napi::Function::New(env, function, name);
+  };
   add("open", open);
   add("commit", commit);
   add("read", read);

@@ -205,7 +205,9 @@ int sync_data(const File& file) {
   return retried([&] { return ::fdatasync(file.fd()); }) == 0 ? 0 : failed();
 }
 
-int sync_all(const File& file) { return retried([&] { return ::fsync(file.fd()); }) == 0 ? 0 : failed(); }
+int sync_all(const File& file) {
+  return retried([&] { return ::fsync(file.fd()); }) == 0 ? 0 : failed();
+}
 
 int truncate_to(const File& file, uint64_t size) {
   return retried([&] { return ::ftruncate(file.fd(), static_cast<off_t>(size)); }) == 0 ? 0 : failed();
@@ -233,15 +235,29 @@ int allocate_to(const File& file, uint64_t old_size, uint64_t size) {
   return 0;
 }
 
-int write_all(const File& file, std::span<const uint8_t> bytes, uint64_t offset) {
+namespace {
+
+int write_flagged(const File& file, std::span<const uint8_t> bytes, uint64_t offset, int flags) {
   while (!bytes.empty()) {
-    ssize_t n = retried([&] { return ::pwrite(file.fd(), bytes.data(), bytes.size(), static_cast<off_t>(offset)); });
+    struct iovec part = {const_cast<uint8_t*>(bytes.data()), bytes.size()};
+    ssize_t n = retried([&] { return ::pwritev2(file.fd(), &part, 1, static_cast<off_t>(offset), flags); });
     if (n < 0) return failed();
     if (n == 0) return EIO;
     bytes = bytes.subspan(static_cast<size_t>(n));
     offset += static_cast<uint64_t>(n);
   }
   return 0;
+}
+
+}  // namespace
+
+int write_all(const File& file, std::span<const uint8_t> bytes, uint64_t offset) {
+  return write_flagged(file, bytes, offset, 0);
+}
+
+int write_all_synced(const File& file, std::span<const uint8_t> bytes, uint64_t offset) {
+  if (int injected = HOLDFAST_FAILPOINT("write_synced")) return injected;
+  return write_flagged(file, bytes, offset, RWF_DSYNC);
 }
 
 int append_all(const File& file, std::span<const uint8_t> bytes) {
@@ -282,6 +298,13 @@ int populate_write(uint8_t* address, size_t length) {
   return retried([&] { return ::madvise(address, length, MADV_POPULATE_WRITE); }) == 0 ? 0 : failed();
 }
 
+int populate_read(uint8_t* address, size_t length) {
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+  return retried([&] { return ::madvise(address, length, MADV_POPULATE_READ); }) == 0 ? 0 : failed();
+}
+
 namespace {
 
 struct flock whole_byte() {
@@ -315,11 +338,16 @@ int file_system_of(const File& file, FileSystem* kind, std::string* name) {
     FileSystem kind;
   };
   static constexpr Known known[] = {
-      {EXT4_SUPER_MAGIC, "ext4", FileSystem::good},          {0x58465342, "xfs", FileSystem::good},
-      {BTRFS_SUPER_MAGIC, "btrfs", FileSystem::good},        {TMPFS_MAGIC, "tmpfs", FileSystem::temporary},
-      {OVERLAYFS_SUPER_MAGIC, "overlayfs", FileSystem::unsupported}, {NFS_SUPER_MAGIC, "nfs", FileSystem::unsupported},
-      {V9FS_MAGIC, "9p", FileSystem::unsupported},           {0x65735546, "fuse or virtiofs", FileSystem::unsupported},
-      {0xFF534D42, "cifs", FileSystem::unsupported},         {0xFE534D42, "smb2", FileSystem::unsupported},
+      {EXT4_SUPER_MAGIC, "ext4", FileSystem::good},
+      {0x58465342, "xfs", FileSystem::good},
+      {BTRFS_SUPER_MAGIC, "btrfs", FileSystem::good},
+      {TMPFS_MAGIC, "tmpfs", FileSystem::temporary},
+      {OVERLAYFS_SUPER_MAGIC, "overlayfs", FileSystem::unsupported},
+      {NFS_SUPER_MAGIC, "nfs", FileSystem::unsupported},
+      {V9FS_MAGIC, "9p", FileSystem::unsupported},
+      {0x65735546, "fuse or virtiofs", FileSystem::unsupported},
+      {0xFF534D42, "cifs", FileSystem::unsupported},
+      {0xFE534D42, "smb2", FileSystem::unsupported},
   };
   for (const Known& k : known) {
     if (static_cast<uint32_t>(s.f_type) == k.magic) {

@@ -65,8 +65,8 @@ int open_at(const File& directory, const std::string& name, int flags, File* out
 int make_directory_at(const File& directory, const std::string& name);
 int rename_at(const File& directory, const std::string& from, const std::string& to);  // EEXIST if `to` exists
 int replace_at(const File& directory, const std::string& from, const std::string& to);
-int remove_file_at(const File& directory, const std::string& name);   // absent is fine
-int remove_tree_at(const File& directory, const std::string& name);   // a directory and the files in it
+int remove_file_at(const File& directory, const std::string& name);  // absent is fine
+int remove_tree_at(const File& directory, const std::string& name);  // a directory and the files in it
 bool exists_at(const File& directory, const std::string& name);
 int list_directory(const File& directory, std::vector<std::string>* names);
 
@@ -78,6 +78,8 @@ int allocate_range(const File& file, uint64_t offset, uint64_t length);
 // Grows to `size` with blocks behind every byte; on failure cuts back to `old_size`. Lets signals and other threads in between.
 int allocate_to(const File& file, uint64_t old_size, uint64_t size);
 int write_all(const File& file, std::span<const uint8_t> bytes, uint64_t offset);
+// The same, and the bytes are durable when it returns; other dirty pages of the file are left alone.
+int write_all_synced(const File& file, std::span<const uint8_t> bytes, uint64_t offset);
 int append_all(const File& file, std::span<const uint8_t> bytes);
 // Reads up to into.size() bytes; `got` < into.size() at the end of the file. `cached_only`: EAGAIN when it would wait for the disk.
 int read_some(const File& file, std::span<uint8_t> into, uint64_t offset, bool cached_only, size_t* got);
@@ -85,6 +87,9 @@ int read_whole(const File& file, size_t most, std::vector<uint8_t>* bytes);
 
 // Makes whole pages present and writable. EFAULT: beyond the end of the file, or no space for a hole.
 int populate_write(uint8_t* address, size_t length);
+
+// Reads whole pages of a mapped file in, without changing them. errno value.
+int populate_read(uint8_t* address, size_t length);
 
 // The writer's lease: an OFD lock, released by the kernel when the last descriptor of the open file goes.
 int lease_try(const File& file);   // EAGAIN: another process holds it
@@ -96,7 +101,7 @@ int file_system_of(const File& file, FileSystem* kind, std::string* name);
 
 // 16 bytes of /proc/sys/kernel/random/boot_id.
 int boot_identity(uint8_t out[16]);
-uint64_t now_us();            // since 1970
+uint64_t now_us();  // since 1970
 uint64_t monotonic_us();
 uint64_t random_u64();
 

@@ -47,16 +47,16 @@ static_assert(sizeof(JournalHeader) == 32);
 struct CheckpointHeader {
   uint64_t magic;
   uint32_t version;
-  uint32_t crc;             // crc32c of the slot's used bytes with this field zero
-  uint64_t sequence;        // the valid slot with the higher one counts
-  uint64_t lsn;             // everything up to it is in the data files
-  uint64_t ring_bytes;      // size of the ring
-  uint64_t ring_position;   // where record lsn + 1 starts, modulo ring_bytes
-  uint64_t salt;            // of the records that follow
-  uint32_t chain_seed;      // crc of record lsn
-  uint32_t region_capacity; // entries a slot has room for
-  uint32_t region_count;    // entries in use
-  uint32_t clean;           // 1: closed in order, nothing follows
+  uint32_t crc;              // crc32c of the slot's used bytes with this field zero
+  uint64_t sequence;         // the valid slot with the higher one counts
+  uint64_t lsn;              // everything up to it is in the data files
+  uint64_t ring_bytes;       // size of the ring
+  uint64_t ring_position;    // where record lsn + 1 starts, modulo ring_bytes
+  uint64_t salt;             // of the records that follow
+  uint32_t chain_seed;       // crc of record lsn
+  uint32_t region_capacity;  // entries a slot has room for
+  uint32_t region_count;     // entries in use
+  uint32_t clean;            // 1: closed in order, nothing follows
 };
 static_assert(sizeof(CheckpointHeader) == 72);
 
@@ -81,8 +81,8 @@ struct RecordHeader {
   uint32_t crc;
   uint64_t lsn;
   uint64_t salt;
-  uint64_t total_bytes;    // header and payload, padded with zeros to a multiple of kRecordAlign
-  uint64_t time_us;        // since 1970, of the commit
+  uint64_t total_bytes;  // header and payload, padded with zeros to a multiple of kRecordAlign
+  uint64_t time_us;      // since 1970, of the commit
   RecordKind kind;
   uint16_t flags;          // kRecord...
   uint32_t region_count;   // RecordRegions that follow

@@ -128,8 +128,8 @@ struct FrameOp {
   ValueType type;
   uint8_t flags;  // kOp...
   uint8_t mode;
-  uint16_t region;   // index into the frame's regions
-  uint16_t region2;  // copy: where the bytes come from
+  uint16_t region;      // index into the frame's regions
+  uint16_t region2;     // copy: where the bytes come from
   uint32_t data_bytes;  // that follow, zero-padded to a multiple of 8
   uint32_t reserved;    // 0
   uint64_t offset;
@@ -195,7 +195,19 @@ static_assert(sizeof(AnswerResult) == 24);
 
 enum class Section : uint8_t { request = 0, guards = 1, ops = 2, else_ops = 3 };
 // The member of the operation that is to blame, for a JSON pointer.
-enum class Field : uint8_t { none = 0, offset = 1, length = 2, value = 3, from = 4, data = 5, type = 6, region = 7, pattern = 8, count = 9, equals = 10 };
+enum class Field : uint8_t {
+  none = 0,
+  offset = 1,
+  length = 2,
+  value = 3,
+  from = 4,
+  data = 5,
+  type = 6,
+  region = 7,
+  pattern = 8,
+  count = 9,
+  equals = 10
+};
 
 struct AnswerFailure {
   uint32_t index;  // of the op or guard within its section

@@ -54,29 +54,29 @@ typedef struct holdfast_control {
   uint64_t padding[6];
 } holdfast_control;
 
-static inline uint64_t holdfast_load64(const void *word) {
-  return __atomic_load_n((const uint64_t *)word, __ATOMIC_RELAXED);
+static inline uint64_t holdfast_load64(const void* word) {
+  return __atomic_load_n((const uint64_t*)word, __ATOMIC_RELAXED);
 }
 
-static inline void holdfast_store64(void *word, uint64_t value) {
-  __atomic_store_n((uint64_t *)word, value, __ATOMIC_RELAXED);
+static inline void holdfast_store64(void* word, uint64_t value) {
+  __atomic_store_n((uint64_t*)word, value, __ATOMIC_RELAXED);
 }
 
-static inline int holdfast_control_valid(const holdfast_control *control) {
+static inline int holdfast_control_valid(const holdfast_control* control) {
   return __atomic_load_n(&control->magic, __ATOMIC_ACQUIRE) == HOLDFAST_CONTROL_MAGIC && control->version == 1;
 }
 
-static inline uint64_t holdfast_length(const holdfast_control *control) {
+static inline uint64_t holdfast_length(const holdfast_control* control) {
   return __atomic_load_n(&control->length, __ATOMIC_ACQUIRE);
 }
 
 /* The region's generation; while a batch is being applied, the one before it. */
-static inline uint64_t holdfast_generation(const holdfast_control *control) {
+static inline uint64_t holdfast_generation(const holdfast_control* control) {
   return __atomic_load_n(&control->sequence, __ATOMIC_ACQUIRE) >> 1;
 }
 
 /* Looks at most `looks` times for a settled sequence. */
-static inline int holdfast_read_begin(const holdfast_control *control, uint64_t looks, uint64_t *seen) {
+static inline int holdfast_read_begin(const holdfast_control* control, uint64_t looks, uint64_t* seen) {
   for (uint64_t i = 0; i < looks; i++) {
     *seen = __atomic_load_n(&control->sequence, __ATOMIC_ACQUIRE);
     if ((*seen & 1) == 0) return HOLDFAST_SETTLED;
@@ -88,7 +88,7 @@ static inline int holdfast_read_begin(const holdfast_control *control, uint64_t 
 }
 
 /* Nonzero: a batch landed in between; what was read must be thrown away. */
-static inline int holdfast_read_retry(const holdfast_control *control, uint64_t seen) {
+static inline int holdfast_read_retry(const holdfast_control* control, uint64_t seen) {
   __atomic_thread_fence(__ATOMIC_ACQUIRE);
   return __atomic_load_n(&control->sequence, __ATOMIC_RELAXED) != seen;
 }

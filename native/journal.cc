@@ -93,7 +93,8 @@ int Journal::create(const File& directory, uint64_t ring_bytes, uint32_t region_
   // Zeros are written, not only allocated: a block that was never written costs a metadata commit at its first sync.
   std::vector<uint8_t> zeros(uint64_t{4} << 20, 0);
   for (uint64_t at = 0; at < total; at += zeros.size())
-    if (int error = write_all(file, std::span<const uint8_t>(zeros).first(std::min<uint64_t>(zeros.size(), total - at)), at))
+    if (int error =
+            write_all(file, std::span<const uint8_t>(zeros).first(std::min<uint64_t>(zeros.size(), total - at)), at))
       return error;
   JournalHeader header = {};
   header.magic = kJournalMagic;
@@ -154,9 +155,9 @@ void Journal::erase_tail(uint64_t position) { memset(space_at(position), 0, size
 
 int Journal::write_checkpoint(const Checkpoint& next) const {
   std::vector<uint8_t> slot = encode_slot(next, ring_bytes_, region_capacity_);
-  if (int error = write_all(file_, slot, slot_offset(region_capacity_, next.sequence))) return error;
-  HOLDFAST_FAILPOINT("checkpoint_written");
-  return sync();
+  // Only the slot: a sync of the whole file would also write the records of `fast` regions, which nobody waits for, and
+  // each page that it cleans costs a fault at its next use.
+  return write_all_synced(file_, slot, slot_offset(region_capacity_, next.sequence));
 }
 
 void Journal::dirty(uint64_t position, uint64_t bytes) {
@@ -169,7 +170,7 @@ void Journal::dirty(uint64_t position, uint64_t bytes) {
 void Journal::populate(const std::function<bool()>& stop) {
   constexpr uint64_t kStep = uint64_t{1} << 20;
   for (uint64_t at = 0; at < ring_.size() && !stop(); at += kStep)
-    populate_write(ring_.data() + at, std::min<uint64_t>(kStep, ring_.size() - at));
+    populate_read(ring_.data() + at, std::min<uint64_t>(kStep, ring_.size() - at));
 }
 
 }  // namespace holdfast

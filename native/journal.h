@@ -53,7 +53,7 @@ class Journal {
   // Destroys a whole but unpublished record at the end of the chain: it must not come back in a later recovery.
   void erase_tail(uint64_t position);
 
-  // Writes the slot of next.sequence and syncs the journal; callable without the store's lock. errno value.
+  // Writes the slot of next.sequence and makes it durable, not the ring; callable without the store's lock. errno value.
   int write_checkpoint(const Checkpoint& next) const;
   // Makes a written checkpoint the one that counts.
   void adopt_checkpoint(Checkpoint&& next) { checkpoint_ = std::move(next); }
@@ -61,7 +61,8 @@ class Journal {
   int sync() const { return sync_data(file_); }
   // Marks bytes of the ring as changed, so that the next sync writes them even if an earlier one failed on them.
   void dirty(uint64_t position, uint64_t bytes);
-  // Makes the ring's pages present so that a commit never faults. Slow; any thread; stops when `stop` says so.
+  // Reads the ring in, so that no commit waits for the disk. Not for writing: that would make every page dirty, and the
+  // next sync would write the whole ring. Slow; any thread; stops when `stop` says so.
   void populate(const std::function<bool()>& stop);
 
  private:

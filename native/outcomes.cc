@@ -34,7 +34,8 @@ int Outcomes::open(const File& directory) {
   OutcomeHeader first[2] = {};
   for (int i = 0; i < 2; i++) {
     size_t got = 0;
-    if (int error = read_some(files_[i], {reinterpret_cast<uint8_t*>(&first[i]), sizeof first[i]}, 0, false, &got)) return error;
+    if (int error = read_some(files_[i], {reinterpret_cast<uint8_t*>(&first[i]), sizeof first[i]}, 0, false, &got))
+      return error;
     if (got != sizeof first[i]) first[i].time_us = 0;
   }
   int older = first[0].time_us <= first[1].time_us ? 0 : 1;

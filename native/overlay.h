@@ -32,7 +32,9 @@ class Overlay {
     bool operator==(const Key&) const = default;
   };
   struct KeyHash {
-    size_t operator()(const Key& k) const { return k.incarnation * 0x9E3779B97F4A7C15ull ^ k.page * 0xC2B2AE3D27D4EB4Full; }
+    size_t operator()(const Key& k) const {
+      return k.incarnation * 0x9E3779B97F4A7C15ull ^ k.page * 0xC2B2AE3D27D4EB4Full;
+    }
   };
   std::unordered_map<Key, std::unique_ptr<Page>, KeyHash> pages_;
 

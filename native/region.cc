@@ -153,7 +153,8 @@ bool Region::populated(uint64_t offset, uint64_t length) const {
 
 void Region::mark_populated(uint64_t offset, uint64_t length) {
   if (length == 0) return;
-  for (uint64_t page = offset / kPageBytes; page <= (offset + length - 1) / kPageBytes && page / 64 < populated_.size(); page++)
+  for (uint64_t page = offset / kPageBytes; page <= (offset + length - 1) / kPageBytes && page / 64 < populated_.size();
+       page++)
     populated_[page / 64] |= uint64_t{1} << (page % 64);
 }
 

@@ -43,10 +43,10 @@ class Region {
   uint32_t pending = 0;             // committed records that wait to be applied
   bool dirty = false;               // applied images that no fdatasync has covered since the last checkpoint began
   bool removed = false;
-  std::string fault;                // empty: fine. Otherwise why writes are refused.
-  uint64_t fault_lsn = 0;           // the first record that may be missing from the data; 0: none is
-  uint64_t saved_lsn = 0;           // records up to it are in the redo file
-  uint64_t last_lsn = 0;            // the last record that names the region
+  std::string fault;       // empty: fine. Otherwise why writes are refused.
+  uint64_t fault_lsn = 0;  // the first record that may be missing from the data; 0: none is
+  uint64_t saved_lsn = 0;  // records up to it are in the redo file
+  uint64_t last_lsn = 0;   // the last record that names the region
 
   // Opens (`creating`: makes) the files of the region in `directory`. The data file must be at least meta.size long;
   // a shorter one leaves the region faulted, not unopened. Returns an errno value.

@@ -25,7 +25,8 @@ uint8_t* put(uint8_t* at, const void* from, size_t bytes) {
   return at + bytes;
 }
 
-std::vector<uint8_t> build_answer(Code code, uint8_t flags, const Staging& staging, std::span<const AnswerRegion> regions) {
+std::vector<uint8_t> build_answer(Code code, uint8_t flags, const Staging& staging,
+                                  std::span<const AnswerRegion> regions) {
   AnswerHeader header = {};
   header.magic = kAnswerMagic;
   header.code = static_cast<uint16_t>(code);
@@ -37,8 +38,8 @@ std::vector<uint8_t> build_answer(Code code, uint8_t flags, const Staging& stagi
   header.limit = staging.limit;
   header.actual = staging.actual;
   size_t data_bytes = code == Code::ok ? staging.result_data.size() : 0;
-  std::vector<uint8_t> answer(sizeof header + regions.size_bytes() + header.result_count * sizeof(AnswerResult) + data_bytes +
-                              header.failure_count * sizeof(AnswerFailure));
+  std::vector<uint8_t> answer(sizeof header + regions.size_bytes() + header.result_count * sizeof(AnswerResult) +
+                              data_bytes + header.failure_count * sizeof(AnswerFailure));
   uint8_t* at = put(answer.data(), &header, sizeof header);
   at = put(at, regions.data(), regions.size_bytes());
   const uint8_t* data = staging.result_data.data();
@@ -86,7 +87,8 @@ class Store::CommittedSource : public ByteSource {
 };
 
 AnswerRegion Store::answer_region(const Region& region) const {
-  return {region.meta.incarnation, region.meta.meta_generation, region.generation, region.durable_generation, region.meta.size};
+  return {region.meta.incarnation, region.meta.meta_generation, region.generation, region.durable_generation,
+          region.meta.size};
 }
 
 bool Store::regions_of(const Batch& batch, std::vector<std::shared_ptr<Region>>* regions, Staging* staging) {
@@ -104,8 +106,8 @@ bool Store::regions_of(const Batch& batch, std::vector<std::shared_ptr<Region>>*
 // How a committed batch is handled, from its regions' modes and its own wish.
 struct BatchMode {
   Code refused = Code::ok;
-  bool synced = false;          // applied only after the journal's fdatasync
-  bool answer_at_once = true;   // at publication, not after the flusher
+  bool synced = false;         // applied only after the journal's fdatasync
+  bool answer_at_once = true;  // at publication, not after the flusher
 };
 
 static BatchMode batch_mode(Wait wait, const std::vector<Region*>& written) {
@@ -131,7 +133,8 @@ static BatchMode batch_mode(Wait wait, const std::vector<Region*>& written) {
   return mode;
 }
 
-Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience, uint64_t ticket, std::vector<uint8_t>* answer) {
+Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience, uint64_t ticket,
+                              std::vector<uint8_t>* answer) {
   thread_local Batch batch;
   thread_local Staging staging;
   thread_local std::vector<std::shared_ptr<Region>> regions;
@@ -182,7 +185,8 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
     bool has_key = (batch.header.flags & kFrameHasKey) && !(batch.header.flags & kFrameDryRun);
     if (has_key) {
       if (const Outcome* earlier = outcomes_.find(batch.header.key)) {
-        if (memcmp(earlier->header.fingerprint, batch.header.fingerprint, 16) != 0) return refuse(Code::idempotency_key_reused);
+        if (memcmp(earlier->header.fingerprint, batch.header.fingerprint, 16) != 0)
+          return refuse(Code::idempotency_key_reused);
         if (earlier->lsn > applied_end_.lsn) return refuse(Code::idempotency_in_progress);
         *answer = earlier->answer;
         reinterpret_cast<AnswerHeader*>(answer->data())->flags |= kAnswerReplayed;
@@ -266,8 +270,8 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
       lock.unlock();
       Code populated = Code::ok;
       for (const Range& range : ranges) {
-        populated = Region::populate(range.region->data(), *range.mapping, range.region->meta.flags & kMetaSparse, range.offset,
-                                     range.length);
+        populated = Region::populate(range.region->data(), *range.mapping, range.region->meta.flags & kMetaSparse,
+                                     range.offset, range.length);
         if (populated != Code::ok) break;
       }
       lock.lock();
@@ -303,6 +307,10 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
     header.lsn = head_.lsn + 1;
     header.salt = words_->salt;
     header.time_us = now_us();
+    header.total_bytes = bytes;
+    header.region_count = static_cast<uint32_t>(record_regions.size());
+    header.image_count = static_cast<uint32_t>(staging.images.size());
+    header.outcome_bytes = static_cast<uint32_t>(outcome_bytes);
     if (has_key) {
       memcpy(outcome.key, batch.header.key, sizeof outcome.key);
       memcpy(outcome.fingerprint, batch.header.fingerprint, sizeof outcome.fingerprint);
@@ -472,7 +480,8 @@ void Store::settle(uint64_t target, int sync_error) {
     if (sync_error || (faulted && (header->flags & kAnswerCommitted))) {
       Staging nothing;
       std::vector<AnswerRegion> copy(blocks, blocks + waiter.regions.size());
-      waiter.answer = build_answer(sync_error ? Code::flush_failed : Code::region_faulted, header->flags, nothing, copy);
+      waiter.answer =
+          build_answer(sync_error ? Code::flush_failed : Code::region_faulted, header->flags, nothing, copy);
     }
     settled_.push_back({waiter.ticket, std::move(waiter.answer)});
   }
@@ -593,7 +602,8 @@ Store::Progress Store::read(const std::string& name, uint64_t offset, uint64_t l
     *code = offset > region->meta.size || length > region->meta.size - offset ? Code::out_of_bounds : Code::ok;
     if (*code != Code::ok) return Progress::done;
     // What was answered must be seen by whoever reads it: bring its apply forward.
-    if (region->pending && region->acknowledged_lsn > applied_end_.lsn && !journal_failed_ && overlay_.touches(*region, offset, length)) {
+    if (region->pending && region->acknowledged_lsn > applied_end_.lsn && !journal_failed_ &&
+        overlay_.touches(*region, offset, length)) {
       if (!blocking) return Progress::would_block;
       drain_pending(lock);
       continue;
@@ -609,13 +619,15 @@ Store::Progress Store::read(const std::string& name, uint64_t offset, uint64_t l
       lock.unlock();
       error = read_some(region->data(), {into, length}, offset, false, &got);
       lock.lock();
-      if (error == 0 && got == length && region->visible_generation == facts->region.generation && !region->removed) return Progress::done;
+      if (error == 0 && got == length && region->visible_generation == facts->region.generation && !region->removed)
+        return Progress::done;
       if (error == 0) continue;
     }
     if (error || got < length) {
       if (!region->faulted())
         region->set_fault(error ? std::string("the data file can't be read: ") + strerror(error)
-                                : std::string("the data file was truncated by another program"), 0);
+                                : std::string("the data file was truncated by another program"),
+                          0);
       *code = Code::region_faulted;
     }
     return Progress::done;
@@ -639,7 +651,8 @@ Code Store::flush(const std::string& name) {
     int error = sync_data(region->data());
     Lock relock(lock_);
     if (error) {
-      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error), journal_.checkpoint().lsn + 1);
+      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error),
+             journal_.checkpoint().lsn + 1);
       code = Code::flush_failed;
     } else {
       region->durable_generation = std::max(region->durable_generation, generation);
@@ -659,7 +672,8 @@ int Store::save_redo(const std::vector<std::shared_ptr<Region>>& faulted, uint64
       if (record->kind != RecordKind::batch || lsn < region->fault_lsn || lsn <= region->saved_lsn) continue;
       RecordReader reader(record);
       bool concerned = false;
-      for (uint32_t i = 0; i < record->region_count; i++) concerned = concerned || reader.region(i).incarnation == region->meta.incarnation;
+      for (uint32_t i = 0; i < record->region_count; i++)
+        concerned = concerned || reader.region(i).incarnation == region->meta.incarnation;
       if (!concerned) continue;
       size_t at = saved.size();
       const uint8_t* bytes = reinterpret_cast<const uint8_t*>(record);
@@ -679,7 +693,7 @@ int Store::save_redo(const std::vector<std::shared_ptr<Region>>& faulted, uint64
   return 0;
 }
 
-int Store::checkpoint_step() {
+int Store::checkpoint(bool everything) {
   std::lock_guard<std::mutex> one_at_a_time(checkpoint_lock_);
   Lock lock(lock_);
   checkpoint_wanted_ = false;
@@ -696,7 +710,9 @@ int Store::checkpoint_step() {
   for (auto& [name, region] : regions_) {
     (void)name;
     next.regions.push_back({region->meta.incarnation, region->visible_generation});
-    if (region->dirty) dirty.emplace_back(region, region->visible_generation);
+    // A fast region has no promise beyond the page cache, where its images are: syncing them would only cost.
+    if (!region->dirty || (!everything && region->meta.durability == Durability::fast)) continue;
+    dirty.emplace_back(region, region->visible_generation);
     region->dirty = false;
   }
   std::vector<uint8_t> outcomes = outcomes_.encode(from, next.lsn);
@@ -745,7 +761,8 @@ int Store::checkpoint_step() {
 void Store::run_checkpointer() {
   Lock lock(lock_);
   while (!closing_) {
-    checkpointer_wake_.wait_for(lock, std::chrono::milliseconds(options_.checkpoint_interval_ms), [&] { return closing_ || checkpoint_wanted_; });
+    checkpointer_wake_.wait_for(lock, std::chrono::milliseconds(options_.checkpoint_interval_ms),
+                                [&] { return closing_ || checkpoint_wanted_; });
     if (closing_) return;
     if (applied_end_.lsn == journal_.checkpoint().lsn) {
       // Nothing new is applied: the ring's end waits for the flusher, which says so when it is done.
@@ -813,7 +830,7 @@ void Store::close() {
   for (std::thread* thread : {&flusher_, &checkpointer_, &populator_})
     if (thread->joinable()) thread->join();
   flush_step();
-  checkpoint_step();
+  checkpoint(true);
   // The lease goes last: whoever takes it next must find everything written.
   Lock lock(lock_);
   words_mapping_.reset();

@@ -3,7 +3,7 @@
 //   commit    decode, evaluate -> record into the ring -> committed = L -> applied at once (fast)
 //                                                                       \-> pending: flusher syncs, applies, answers
 //   flusher   one fdatasync of the journal for everything pending, then apply in lsn order, then the answers
-//   checkpoint  fdatasync of what was applied, then the other slot, then the ring's space is free
+//   checkpoint  fdatasync of what was applied (not of `fast` regions), then the other slot, then the ring's space is free
 //
 // Invariants: checkpoint <= applied <= committed; a record that waits for its sync is applied after it; records of one
 // region are applied in lsn order. Locks: lock_ guards everything but what says otherwise; checkpoint_lock_ is taken
@@ -49,10 +49,10 @@ struct StoreOptions {
   uint64_t idempotency_seconds_min = 600;
   BatchLimits batch;
   bool allow_any_file_system = false;
-  bool standby = true;              // wait for the lease instead of giving up
-  bool threads = true;              // false: the caller runs flush_step and checkpoint_step itself
-  bool assume_same_files = false;   // tests: copies of a store's files are taken for the files themselves
-  std::function<void()> on_standby;                      // the lease is held by another process; now waiting
+  bool standby = true;               // wait for the lease instead of giving up
+  bool threads = true;               // false: the caller runs flush_step and checkpoint_step itself
+  bool assume_same_files = false;    // tests: copies of a store's files are taken for the files themselves
+  std::function<void()> on_standby;  // the lease is held by another process; now waiting
   std::function<void(std::vector<Settled>&&)> on_settled;  // from the flusher's thread
 };
 
@@ -87,7 +87,7 @@ struct Etag {
 
 // What a change of a region itself (not of its bytes) depends on.
 struct Conditions {
-  bool if_match = false, if_match_any = false;          // any: `*`
+  bool if_match = false, if_match_any = false;  // any: `*`
   bool if_none_match = false, if_none_match_any = false;
   std::vector<Etag> match, none_match;
   std::optional<uint64_t> if_generation;
@@ -147,8 +147,8 @@ class Store {
     AnswerRegion region;
   };
   // Copies `length` bytes of one generation. Progress::waiting never occurs.
-  Progress read(const std::string& name, uint64_t offset, uint64_t length, Patience patience, uint8_t* into,
-                Code* code, ReadFacts* facts);
+  Progress read(const std::string& name, uint64_t offset, uint64_t length, Patience patience, uint8_t* into, Code* code,
+                ReadFacts* facts);
 
   std::vector<std::string> names();
   std::optional<RegionInfo> info(const std::string& name);
@@ -156,11 +156,12 @@ class Store {
 
   // Changes of regions. All block, from any thread that may. `detail` explains a refusal.
   Code create(const RegionMeta& meta, const Conditions& conditions, MetaResult* result, std::string* detail);
-  Code update(const std::string& name, const MetaChange& change, const Conditions& conditions, MetaResult* result, std::string* detail);
+  Code update(const std::string& name, const MetaChange& change, const Conditions& conditions, MetaResult* result,
+              std::string* detail);
   Code remove(const std::string& name, const Conditions& conditions, MetaResult* result, std::string* detail);
   // `out` stays null when the key was used before: `result` then has what was answered.
-  Code begin_upload(const RegionMeta& meta, const Conditions& conditions, std::unique_ptr<NewRegion>* out, MetaResult* result,
-                    std::string* detail);
+  Code begin_upload(const RegionMeta& meta, const Conditions& conditions, std::unique_ptr<NewRegion>* out,
+                    MetaResult* result, std::string* detail);
   Code publish(std::unique_ptr<NewRegion> made, const Conditions& conditions, MetaResult* result, std::string* detail);
 
   // Makes everything committed so far durable and visible. Blocks. Empty name: all regions.
@@ -169,7 +170,7 @@ class Store {
   // One round of the flusher: false when there was nothing to do.
   bool flush_step();
   // One checkpoint. errno value.
-  int checkpoint_step();
+  int checkpoint_step() { return checkpoint(false); }
 
   // Flushes, checkpoints and stops. Everything after it answers `cancelled`. Idempotent; blocks.
   void close();
@@ -210,6 +211,8 @@ class Store {
   void poison(Region* region, const std::string& why, uint64_t lsn);
   void find_poisoned();
   void settle(uint64_t target, int sync_error);
+  // `everything`: the data of `fast` regions is made durable as well, for an orderly end.
+  int checkpoint(bool everything);
   bool wait_for_space(Lock& lock, uint64_t bytes);
   uint64_t free_bytes() const { return journal_.ring_bytes() - (head_.position - journal_.checkpoint().position); }
   AnswerRegion answer_region(const Region& region) const;
@@ -223,10 +226,10 @@ class Store {
   // store_regions.cc
   Code check(const std::shared_ptr<Region>& region, const Conditions& conditions, std::string* detail) const;
   bool replay(const Conditions& conditions, MetaResult* result, Code* code);
-  Code begin(const RegionMeta& wanted, const Conditions& conditions, bool stream, std::unique_ptr<NewRegion>* out, MetaResult* result,
-             std::string* detail);
-  Code publish_meta(RecordKind kind, uint64_t generation, const RegionMeta& meta, const Conditions& conditions, std::string* detail,
-                    Lock& lock);
+  Code begin(const RegionMeta& wanted, const Conditions& conditions, bool stream, std::unique_ptr<NewRegion>* out,
+             MetaResult* result, std::string* detail);
+  Code publish_meta(RecordKind kind, uint64_t generation, const RegionMeta& meta, const Conditions& conditions,
+                    std::string* detail, Lock& lock);
   int apply_create(const RegionMeta& meta);
   int apply_meta(const std::shared_ptr<Region>& region, const RegionMeta& meta);
   int apply_remove(const std::shared_ptr<Region>& region);
@@ -250,9 +253,9 @@ class Store {
   std::condition_variable flusher_wake_, checkpointer_wake_, progress_;
   std::map<std::string, std::shared_ptr<Region>, std::less<>> regions_;
   std::map<uint64_t, std::shared_ptr<Region>> by_incarnation_;
-  ChainEnd head_;           // the last committed record
-  ChainEnd applied_end_;    // the last of the unbroken run of applied ones
-  uint64_t durable_ = 0;    // records up to it are on disk
+  ChainEnd head_;         // the last committed record
+  ChainEnd applied_end_;  // the last of the unbroken run of applied ones
+  uint64_t durable_ = 0;  // records up to it are on disk
   Overlay overlay_;
   Outcomes outcomes_;
   std::deque<Pending> pending_;

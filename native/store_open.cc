@@ -46,14 +46,17 @@ Code Store::open_files(std::string* detail) {
   const std::string& dir = options_.directory;
   if (int error = open_directory(dir, true, &root_)) return fail(detail, error, "can't open the data directory " + dir);
   FileSystem kind = FileSystem::good;
-  if (int error = file_system_of(root_, &kind, &file_system_name_)) return fail(detail, error, "can't examine the file system of " + dir);
+  if (int error = file_system_of(root_, &kind, &file_system_name_))
+    return fail(detail, error, "can't examine the file system of " + dir);
   temporary_file_system_ = kind == FileSystem::temporary;
   if (kind == FileSystem::unsupported && !options_.allow_any_file_system) {
     *detail = dir + " is on " + file_system_name_ +
-              ", where a mapping and fdatasync may not mean what a store needs; use ext4, xfs, btrfs or tmpfs, or allow any file system";
+              ", where a mapping and fdatasync may not mean what a store needs; use ext4, xfs, btrfs or tmpfs, or "
+              "allow any file system";
     return Code::unsupported_file_system;
   }
-  if (int error = open_at(root_, "store.lock", O_RDWR | O_CREAT, &lease_)) return fail(detail, error, "can't open " + dir + "/store.lock");
+  if (int error = open_at(root_, "store.lock", O_RDWR | O_CREAT, &lease_))
+    return fail(detail, error, "can't open " + dir + "/store.lock");
   if (int error = lease_try(lease_)) {
     if (error != EAGAIN) return fail(detail, error, "can't lock " + dir + "/store.lock");
     if (!options_.standby) {
@@ -68,8 +71,10 @@ Code Store::open_files(std::string* detail) {
   FileFacts facts;
   if (int error = file_facts(lease_, &facts)) return fail(detail, error, "can't examine " + dir + "/store.lock");
   if (facts.size < kPageBytes)
-    if (int error = allocate_to(lease_, facts.size, kPageBytes)) return fail(detail, error, "can't allocate " + dir + "/store.lock");
-  if (int error = words_mapping_.map(lease_, 0, kPageBytes)) return fail(detail, error, "can't map " + dir + "/store.lock");
+    if (int error = allocate_to(lease_, facts.size, kPageBytes))
+      return fail(detail, error, "can't allocate " + dir + "/store.lock");
+  if (int error = words_mapping_.map(lease_, 0, kPageBytes))
+    return fail(detail, error, "can't map " + dir + "/store.lock");
   words_ = reinterpret_cast<StoreWords*>(words_mapping_.data());
 
   int error = journal_.open(root_);
@@ -83,24 +88,30 @@ Code Store::open_files(std::string* detail) {
     error = journal_.open(root_);
   }
   if (error == EBADMSG) {
-    *detail = dir + "/journal has no valid checkpoint; keep it, restore the directory from a backup, or move it away to start anew";
+    *detail =
+        dir +
+        "/journal has no valid checkpoint; keep it, restore the directory from a backup, or move it away to start anew";
     return Code::store_corrupt;
   }
   if (error) return fail(detail, error, "can't open " + dir + "/journal");
-  if (int made = make_directory_at(root_, "regions"); made && made != EEXIST) return fail(detail, made, "can't make " + dir + "/regions");
-  if (int opened = open_directory_at(root_, "regions", &regions_directory_)) return fail(detail, opened, "can't open " + dir + "/regions");
+  if (int made = make_directory_at(root_, "regions"); made && made != EEXIST)
+    return fail(detail, made, "can't make " + dir + "/regions");
+  if (int opened = open_directory_at(root_, "regions", &regions_directory_))
+    return fail(detail, opened, "can't open " + dir + "/regions");
   if (int opened = outcomes_.open(root_)) return fail(detail, opened, "can't open the outcomes files in " + dir);
   return Code::ok;
 }
 
 Code Store::open_regions(std::string* detail) {
   std::vector<std::string> names;
-  if (int error = list_directory(regions_directory_, &names)) return fail(detail, error, "can't list " + options_.directory + "/regions");
+  if (int error = list_directory(regions_directory_, &names))
+    return fail(detail, error, "can't list " + options_.directory + "/regions");
   for (const std::string& name : names) {
     if (!region_name_valid(name)) continue;
     std::string path = options_.directory + "/regions/" + name;
     File directory;
-    if (int error = open_directory_at(regions_directory_, name, &directory)) return fail(detail, error, "can't open " + path);
+    if (int error = open_directory_at(regions_directory_, name, &directory))
+      return fail(detail, error, "can't open " + path);
     File file;
     std::vector<uint8_t> bytes;
     int error = open_at(directory, "meta", O_RDONLY, &file);
@@ -139,9 +150,10 @@ Code Store::recover(std::string* detail) {
     auto it = by_incarnation_.find(entry.incarnation);
     if (it != by_incarnation_.end()) it->second->generation = it->second->visible_generation = entry.generation;
   }
-  bool same = words_->magic == kWordsMagic && memcmp(words_->boot_id, boot, sizeof boot) == 0 &&
-              (options_.assume_same_files ||
-               (words_->journal_device == facts.device && words_->journal_inode == facts.inode && words_->journal_birth_ns == facts.birth_ns));
+  bool same =
+      words_->magic == kWordsMagic && memcmp(words_->boot_id, boot, sizeof boot) == 0 &&
+      (options_.assume_same_files || (words_->journal_device == facts.device && words_->journal_inode == facts.inode &&
+                                      words_->journal_birth_ns == facts.birth_ns));
   uint64_t committed = __atomic_load_n(&words_->committed, __ATOMIC_ACQUIRE);
   uint64_t applied = __atomic_load_n(&words_->applied, __ATOMIC_ACQUIRE);
   bool same_chain = same && words_->salt == checkpoint.salt;
@@ -162,9 +174,9 @@ Code Store::recover(std::string* detail) {
   conditions.same_chain = same_chain;
   conditions.counts_sane = checkpoint.lsn <= applied && applied <= committed;
   conditions.chain_reaches_committed = end.lsn == committed;
-  conditions.all_applied_and_settled = committed == applied && std::all_of(regions_.begin(), regions_.end(), [](const auto& entry) {
-    return entry.second->sequence_settled();
-  });
+  conditions.all_applied_and_settled =
+      committed == applied &&
+      std::all_of(regions_.begin(), regions_.end(), [](const auto& entry) { return entry.second->sequence_settled(); });
   conditions.closed_in_order = checkpoint.clean && chain.empty();
   report_.row = decide_recovery(conditions);
   report_.same_boot = same;
@@ -173,8 +185,10 @@ Code Store::recover(std::string* detail) {
   durable_ = end.lsn;
 
   if (report_.row == RecoveryRow::C) {
-    report_.detail = "the journal ends at record " + std::to_string(end.lsn) + ", but " + std::to_string(committed) + " were committed; kept as journal.corrupt";
-    if (int kept = replace_at(root_, "journal", "journal.corrupt")) return fail(detail, kept, "can't keep " + dir + "/journal");
+    report_.detail = "the journal ends at record " + std::to_string(end.lsn) + ", but " + std::to_string(committed) +
+                     " were committed; kept as journal.corrupt";
+    if (int kept = replace_at(root_, "journal", "journal.corrupt"))
+      return fail(detail, kept, "can't keep " + dir + "/journal");
     if (int synced = sync_all(root_)) return fail(detail, synced, "can't keep " + dir + "/journal");
     for (auto& [name, region] : regions_) {
       (void)name;
@@ -206,25 +220,30 @@ Code Store::recover(std::string* detail) {
     if (HOLDFAST_MUTANT("redo_marks_first") && again) __atomic_store_n(&words_->applied, record->lsn, __ATOMIC_RELEASE);
     redo(record, again);
     report_.redone += again;
-    if (again && report_.row == RecoveryRow::B && after == applied) __atomic_store_n(&words_->applied, record->lsn, __ATOMIC_RELEASE);
+    if (again && report_.row == RecoveryRow::B && after == applied)
+      __atomic_store_n(&words_->applied, record->lsn, __ATOMIC_RELEASE);
     HOLDFAST_FAILPOINT("recovery_record_redone");
   }
   recovering_ = false;
   for (const std::string& name : names)
     if (name.starts_with(".new-") || name.starts_with(".old-"))
-      if (int removed = remove_tree_at(root_, name)) return fail(detail, removed, "can't remove the unfinished " + dir + "/" + name);
+      if (int removed = remove_tree_at(root_, name))
+        return fail(detail, removed, "can't remove the unfinished " + dir + "/" + name);
 
   for (auto& [name, region] : regions_) {
     region->durable_generation = region->visible_generation;
-    if (report_.row == RecoveryRow::F && region->meta.durability == Durability::fast && !(region->meta.flags & kMetaUnverified)) {
+    if (report_.row == RecoveryRow::F && region->meta.durability == Durability::fast &&
+        !(region->meta.flags & kMetaUnverified)) {
       RegionMeta marked = region->meta;
       marked.flags |= kMetaUnverified;
-      if (int written = write_meta(region->directory(), marked)) return fail(detail, written, "can't mark region " + name);
+      if (int written = write_meta(region->directory(), marked))
+        return fail(detail, written, "can't mark region " + name);
       region->meta = marked;
     }
     if (region->meta.flags & kMetaUnverified) report_.unverified.push_back(name);
     if (region->faulted()) report_.faulted.push_back(name);
-    if (int reset = region->reset_control()) return fail(detail, reset, "can't write the control page of region " + name);
+    if (int reset = region->reset_control())
+      return fail(detail, reset, "can't write the control page of region " + name);
   }
 
   if (report_.row == RecoveryRow::A || report_.row == RecoveryRow::B) {
@@ -232,14 +251,13 @@ Code Store::recover(std::string* detail) {
     find_poisoned();
     advance_applied();
     if (free_bytes() >= kRecordAlign) journal_.erase_tail(end.position);
-    if (checkpoint.clean) {
+    error = journal_.sync();
+    if (!error && checkpoint.clean) {
       Checkpoint opened = checkpoint;
       opened.sequence++;
       opened.clean = false;
       error = journal_.write_checkpoint(opened);
       if (!error) journal_.adopt_checkpoint(std::move(opened));
-    } else {
-      error = journal_.sync();
     }
   } else {
     if (report_.row == RecoveryRow::C) {
@@ -253,7 +271,8 @@ Code Store::recover(std::string* detail) {
     }
     if (!error) error = fresh_chain();
   }
-  if (!error && (journal_.ring_bytes() != options_.journal_bytes || journal_.region_capacity() != options_.regions_max) &&
+  if (!error &&
+      (journal_.ring_bytes() != options_.journal_bytes || journal_.region_capacity() != options_.regions_max) &&
       report_.faulted.empty() && regions_.size() <= options_.regions_max)
     error = resize_journal();
   if (error) return fail(detail, error, "can't write " + dir + "/journal");
@@ -281,7 +300,8 @@ void Store::redo(const RecordHeader* record, bool again) {
         error = region->resized(region->meta.size + 1);  // the file's length again, in case the kill came before it
       else if (record->kind == RecordKind::remove && region)
         error = apply_remove(region);
-      if (error && region) region->set_fault(std::string("a change of the region could not be redone: ") + strerror(error), 0);
+      if (error && region)
+        region->set_fault(std::string("a change of the region could not be redone: ") + strerror(error), 0);
     }
   }
   for (uint32_t i = 0; i < record->region_count; i++) {
@@ -306,14 +326,15 @@ void Store::redo_saved(const std::shared_ptr<Region>& region) {
   uint64_t first = 0;
   while (!error && at + sizeof(RecordHeader) <= bytes.size()) {
     const auto* record = reinterpret_cast<const RecordHeader*>(bytes.data() + at);
-    if (record->magic != kRecordMagic || record->total_bytes < sizeof *record || record->total_bytes > bytes.size() - at ||
-        record_crc(*record, 0) != record->crc)
+    if (record->magic != kRecordMagic || record->total_bytes < sizeof *record ||
+        record->total_bytes > bytes.size() - at || record_crc(*record, 0) != record->crc)
       break;
     if (!first) first = record->lsn;
     RecordReader reader(record);
     // The other regions of the record took it at the time.
     reader.each_image([&](const ImageHeader& image, const uint8_t* from) {
-      if (reader.region(image.region).incarnation != region->meta.incarnation || image.offset >= region->meta.size) return;
+      if (reader.region(image.region).incarnation != region->meta.incarnation || image.offset >= region->meta.size)
+        return;
       uint64_t length = std::min<uint64_t>(image.length, region->meta.size - image.offset);
       if (!region->store(image.offset, from, length)) error = EIO;
     });
@@ -338,7 +359,8 @@ int Store::fresh_chain() {
     (void)name;
     if (region->faulted()) continue;
     if (int error = sync_data(region->data()))
-      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error), journal_.checkpoint().lsn + 1);
+      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error),
+             journal_.checkpoint().lsn + 1);
   }
   Checkpoint next = journal_.checkpoint();
   std::vector<std::shared_ptr<Region>> faulted;
@@ -383,7 +405,7 @@ int Store::write_words() {
 
 // Another size was asked for: an empty journal of that size replaces the one whose records are all applied.
 int Store::resize_journal() {
-  if (int error = checkpoint_step()) return error;
+  if (int error = checkpoint(true)) return error;
   Checkpoint first = journal_.checkpoint();
   first.position = 0;
   first.salt = random_u64();
@@ -403,7 +425,12 @@ void Store::start_threads() {
   if (!options_.threads) return;
   flusher_ = std::thread([this] { run_flusher(); });
   checkpointer_ = std::thread([this] { run_checkpointer(); });
-  populator_ = std::thread([this] { journal_.populate([this] { Lock lock(lock_); return closing_; }); });
+  populator_ = std::thread([this] {
+    journal_.populate([this] {
+      Lock lock(lock_);
+      return closing_;
+    });
+  });
 }
 
 }  // namespace holdfast

@@ -95,8 +95,8 @@ uint64_t Store::new_incarnation() {
 
 // Publishes and syncs a record about a region. The caller holds the lock, pending_ is empty, and it applies on ok.
 // On an error nothing was written that a recovery would take up.
-Code Store::publish_meta(RecordKind kind, uint64_t generation, const RegionMeta& meta, const Conditions& conditions, std::string* detail,
-                         Lock& lock) {
+Code Store::publish_meta(RecordKind kind, uint64_t generation, const RegionMeta& meta, const Conditions& conditions,
+                         std::string* detail, Lock& lock) {
   if (journal_failed_) return Code::flush_failed;
   std::vector<uint8_t> encoded = encode_meta(meta);
   std::vector<uint8_t> answer;
@@ -121,6 +121,10 @@ Code Store::publish_meta(RecordKind kind, uint64_t generation, const RegionMeta&
   header.lsn = head_.lsn + 1;
   header.salt = words_->salt;
   header.time_us = outcome.time_us = now_us();
+  header.total_bytes = bytes;
+  header.region_count = 1;
+  header.meta_bytes = static_cast<uint32_t>(encoded.size());
+  header.outcome_bytes = static_cast<uint32_t>(conditions.has_key ? sizeof outcome + answer.size() : 0);
   uint8_t* space = journal_.space_at(head_.position);
   RecordWriter writer(space, header, head_.crc);
   RecordRegion named = {meta.incarnation, generation};
@@ -192,13 +196,13 @@ Code Store::create(const RegionMeta& wanted, const Conditions& conditions, MetaR
   return publish(std::move(made), conditions, result, detail);
 }
 
-Code Store::begin_upload(const RegionMeta& wanted, const Conditions& conditions, std::unique_ptr<NewRegion>* out, MetaResult* result,
-                         std::string* detail) {
+Code Store::begin_upload(const RegionMeta& wanted, const Conditions& conditions, std::unique_ptr<NewRegion>* out,
+                         MetaResult* result, std::string* detail) {
   return begin(wanted, conditions, true, out, result, detail);
 }
 
-Code Store::begin(const RegionMeta& wanted, const Conditions& conditions, bool stream, std::unique_ptr<NewRegion>* out, MetaResult* result,
-                  std::string* detail) {
+Code Store::begin(const RegionMeta& wanted, const Conditions& conditions, bool stream, std::unique_ptr<NewRegion>* out,
+                  MetaResult* result, std::string* detail) {
   RegionMeta meta = wanted;
   {
     Lock lock(lock_);
@@ -222,7 +226,8 @@ Code Store::begin(const RegionMeta& wanted, const Conditions& conditions, bool s
   return make_files(meta, stream, out, detail);
 }
 
-Code Store::publish(std::unique_ptr<NewRegion> made, const Conditions& conditions, MetaResult* result, std::string* detail) {
+Code Store::publish(std::unique_ptr<NewRegion> made, const Conditions& conditions, MetaResult* result,
+                    std::string* detail) {
   RegionMeta meta = made->region->meta;
   if (made->data.open()) {
     // A streamed one: its size is known only now.
@@ -289,7 +294,8 @@ int Store::apply_create(const RegionMeta& meta) {
   return 0;
 }
 
-Code Store::update(const std::string& name, const MetaChange& change, const Conditions& conditions, MetaResult* result, std::string* detail) {
+Code Store::update(const std::string& name, const MetaChange& change, const Conditions& conditions, MetaResult* result,
+                   std::string* detail) {
   // A redo of older batches must never meet two changes of size: the earlier one leaves the ring first.
   if (change.size && checkpoint_step() != 0) return Code::flush_failed;
   Lock lock(lock_);
@@ -315,22 +321,26 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
   if (resized && region->faulted()) return Code::region_faulted;
   if (resized && (region->meta.flags & kMetaReadOnly) && (meta.flags & kMetaReadOnly)) return Code::region_read_only;
   if (meta.size < region->meta.size && !conditions.if_match && !conditions.if_generation) {
-    *detail = "shrinking from " + std::to_string(region->meta.size) + " to " + std::to_string(meta.size) + " bytes loses data: say If-Match";
+    *detail = "shrinking from " + std::to_string(region->meta.size) + " to " + std::to_string(meta.size) +
+              " bytes loses data: say If-Match";
     return Code::precondition_required;
   }
-  if (temporary_file_system_ && meta.durability == Durability::durable && region->meta.durability != Durability::durable) {
+  if (temporary_file_system_ && meta.durability == Durability::durable &&
+      region->meta.durability != Durability::durable) {
     *detail = "the store is on " + file_system_name_ + ", which forgets everything with the machine";
     return Code::durability_unavailable;
   }
   if (region->meta.durability == Durability::fast && meta.durability != Durability::fast) {
     // What was written without a sync must not tear under a promise that begins now.
     if (int error = sync_data(region->data())) {
-      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error), journal_.checkpoint().lsn + 1);
+      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error),
+             journal_.checkpoint().lsn + 1);
       return Code::flush_failed;
     }
   }
   if (meta.size > region->meta.size) {
-    int error = (meta.flags & kMetaSparse) ? truncate_to(region->data(), meta.size) : allocate_to(region->data(), region->meta.size, meta.size);
+    int error = (meta.flags & kMetaSparse) ? truncate_to(region->data(), meta.size)
+                                           : allocate_to(region->data(), region->meta.size, meta.size);
     if (!error) error = sync_all(region->data());
     if (error) return fail(detail, error, "can't grow region " + name + " to " + std::to_string(meta.size) + " bytes");
   }
@@ -383,7 +393,8 @@ Code Store::remove(const std::string& name, const Conditions& conditions, MetaRe
   }
   // The blocks go without the lock: a large file takes its time.
   if (int error = remove_tree_at(root_, old_name(region->meta.incarnation)))
-    return fail(detail, error, "region " + name + " is gone, but its files can't be unlinked; the next start tries again");
+    return fail(detail, error,
+                "region " + name + " is gone, but its files can't be unlinked; the next start tries again");
   return Code::ok;
 }
 

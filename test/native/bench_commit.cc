@@ -1,22 +1,27 @@
 // bench_commit.cc - what one native commit costs beside a plain memcpy of the same bytes into the same kind of mapping.
 //
-// One write a batch, in a `fast` region, on the calling thread; places vary from commit to commit within hot pages.
-// Rounds of both alternate, so that a slow moment of the machine meets both. Prints one JSON object.
+// One write a batch, in a `fast` region, on the calling thread; places vary from commit to commit.
+// Rounds of both alternate, so that a slow moment of the machine meets both.
+//
+//     bench_commit DIRECTORY [--quick]     DIRECTORY: an empty one; prints one JSON object a line, nanoseconds
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
+
+#include <fcntl.h>
 
 #include <algorithm>
 #include <vector>
 
-#include "stores.h"
+#include "../../native/store.h"
+#include "frames.h"
 
 namespace {
 
 using namespace holdfast;
 
-constexpr uint64_t kRegionBytes = uint64_t{8} << 20;
+constexpr uint64_t kRegionBytes = uint64_t{64} << 20;
+constexpr uint64_t kHotBytes = uint64_t{1} << 20;
 constexpr int kRounds = 9;
 
 uint64_t nanoseconds() {
@@ -25,23 +30,22 @@ uint64_t nanoseconds() {
   return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
 }
 
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
 void print_spread(const char* name, std::vector<double> values, const char* after) {
   std::sort(values.begin(), values.end());
-  printf("\"%s\":{\"min\":%.2f,\"median\":%.2f,\"max\":%.2f}%s", name, values.front(), values[values.size() / 2], values.back(), after);
+  printf("\"%s\":\"%.2f [%.2f..%.2f]\"%s", name, values[values.size() / 2], values.front(), values.back(), after);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  const bool quick = argc > 1 && strcmp(argv[1], "--quick") == 0;
-  stores::Directory directory;
+  if (argc < 2) {
+    fprintf(stderr, "usage: %s DIRECTORY [--quick]\n", argv[0]);
+    return 2;
+  }
+  const bool quick = argc > 2 && strcmp(argv[2], "--quick") == 0;
+  const std::string directory = argv[1];
   StoreOptions options;
-  options.directory = directory.path();
+  options.directory = directory;
   std::unique_ptr<Store> store;
   std::string detail;
   if (Store::open(options, &store, &detail) != Code::ok) {
@@ -59,31 +63,31 @@ int main(int argc, char** argv) {
   File file;
   File root;
   Mapping plain;
-  if (open_directory(directory.path(), false, &root) || open_at(root, "plain", O_RDWR | O_CREAT, &file) ||
-      allocate_to(file, 0, kRegionBytes) || plain.map(file, 0, kRegionBytes) || populate_write(plain.data(), kRegionBytes))
+  if (open_directory(directory, false, &root) || open_at(root, "plain", O_RDWR | O_CREAT, &file) ||
+      allocate_to(file, 0, kRegionBytes) || plain.map(file, 0, kRegionBytes) ||
+      populate_write(plain.data(), kRegionBytes))
     return 1;
 
   const struct {
     uint32_t bytes, times;
-  } cases[] = {{64, 20000}, {4096, 8000}, {65536, 800}, {1 << 20, 60}};
-  printf("{\"cases\":[");
-  bool first = true;
+    bool spread;  // over more memory than the caches hold; otherwise over a megabyte
+  } cases[] = {{1 << 20, 60, true},  {65536, 800, true},  {4096, 8000, true},  {64, 20000, true},
+               {1 << 20, 60, false}, {65536, 800, false}, {4096, 8000, false}, {64, 20000, false}};
   for (const auto& one : cases) {
     const uint32_t times = quick ? one.times / 8 : one.times;
     std::vector<uint8_t> bytes(one.bytes);
     for (uint32_t i = 0; i < one.bytes; i++) bytes[i] = static_cast<uint8_t>(i * 31 + 7);
-    // A megabyte of places: more than a core's own cache at the larger sizes, for both alike.
-    const uint64_t places = std::max<uint64_t>(1, (uint64_t{1} << 20) / one.bytes);
-    frames::Frame builder({"bench"});
-    builder.ops.push_back(frames::with_data(frames::make_op(OpKind::write, 0), bytes));
-    std::vector<uint8_t> frame = builder.bytes();
+    const uint64_t places = (one.spread ? kRegionBytes : kHotBytes) / one.bytes;
+    const frames::Op write = frames::with_data(frames::make_op(OpKind::write, 0), bytes);
+    std::vector<uint8_t> frame = frames::make_frame({.regions = {"bench"}, .ops = {write}});
     auto* op = reinterpret_cast<FrameOp*>(frame.data() + sizeof(FrameHeader) + sizeof(FrameRegion));
     std::vector<uint8_t> answer;
-    // Every page once, as a service's hot pages are.
-    op->offset = 0;
-    for (uint64_t place = 0; place < places; place++) {
-      op->offset = place * one.bytes;
+    // Every page of the region once, and every page of the ring: both are populated, as they are in a service that has
+    // run for a second.
+    for (uint64_t done = 0; done < 2 * options.journal_bytes; done += frame.size()) {
+      op->offset = done / frame.size() % places * one.bytes;
       store->commit(frame, Store::Patience::may_block, 0, &answer);
+      if (done > 2 * kRegionBytes && one.bytes < 65536) break;
     }
     std::vector<double> commit_ns, memcpy_ns, ratios;
     uint64_t blocked = 0;
@@ -109,14 +113,12 @@ int main(int argc, char** argv) {
       memcpy_ns.push_back(static_cast<double>(nanoseconds() - start) / times);
       ratios.push_back(commit_ns.back() / memcpy_ns.back());
     }
-    printf("%s{\"bytes\":%u,\"commits\":%u,\"blocked\":%llu,", first ? "" : ",", one.bytes, times * kRounds,
-           static_cast<unsigned long long>(blocked));
+    printf("{\"bytes\":%u,\"places\":\"%s\",\"commits\":%u,\"blocked\":%llu,", one.bytes,
+           one.spread ? "64 MiB" : "1 MiB", times * kRounds, static_cast<unsigned long long>(blocked));
     print_spread("commitNs", commit_ns, ",");
     print_spread("memcpyNs", memcpy_ns, ",");
-    print_spread("ratio", ratios, "}");
-    first = false;
+    print_spread("ratio", ratios, "}\n");
   }
-  printf("]}\n");
   store->close();
   return 0;
 }
