@@ -7,7 +7,7 @@ import Fastify, { type FastifyInstance, LogController } from "fastify";
 import { Tokens } from "./access.js";
 import type { Config } from "./config.js";
 import { Problem } from "./errors.js";
-import { addFallbacks, answerBelowHttp, answerRaw } from "./fallbacks.js";
+import { addFallbacks, answerBelowHttp, answerFrameworkError, answerRaw } from "./fallbacks.js";
 import { gateOf } from "./gate.js";
 import type { LifecycleView } from "./lifecycle-view.js";
 import { Log } from "./log.js";
@@ -50,6 +50,7 @@ export async function buildApp({ config, store, lifecycle }: AppParts): Promise<
     // A length limit of our own: 414 and 431 come from Node's parser.
     routerOptions: { maxParamLength: 1024 },
     clientErrorHandler: answerBelowHttp,
+    frameworkErrors: answerFrameworkError,
     // An upload may take as long as it moves; see requestIdleMsMax below.
     requestTimeout: 0,
   });

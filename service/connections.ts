@@ -7,6 +7,8 @@
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { Socket } from "node:net";
 import { Problem, problemBody } from "./errors.js";
+import { answerRaw } from "./fallbacks.js";
+import { problemType, securityHeaders } from "./headers.js";
 
 /**
  * While stopping, how long a connection may be silent before it is ended: one that was never used has a request on its
@@ -210,32 +212,21 @@ export class Connections {
   #refuseHead(socket: Socket, connection: Connection): void {
     connection.refused = true;
     this.outcomes.refused += 1;
-    const body = JSON.stringify(problemBody(late(), "/", ""));
-    const head = [
-      "HTTP/1.1 503 Service Unavailable",
-      "content-type: application/problem+json",
-      `content-length: ${Buffer.byteLength(body)}`,
-      "retry-after: 1",
-      "connection: close",
-    ];
-    socket.write(`${head.join("\r\n")}\r\n\r\n${body}`);
+    answerRaw(socket, late());
     this.#linger(socket);
   }
 
   #refuseBody(connection: Connection, { request, response }: Exchange): void {
     connection.refused = true;
-    // Whoever reads the body fails with this, and its error handler writes the answer as it writes all others.
+    // Whoever reads the body fails with this, and the app's error handler writes the answer as it writes all others.
     if (request.listenerCount("error") > 0) request.emit("error", Object.assign(late(), { statusCode: 503 }));
-    // Nobody reads it, or not to the end of the answer in one go.
+    // Nobody reads it, or has not answered.
     setImmediate(() => {
       if (response.headersSent || response.destroyed) return;
-      const body = JSON.stringify(problemBody(late(), request.url ?? "/", ""));
-      response.writeHead(503, {
-        "content-type": "application/problem+json",
-        "content-length": Buffer.byteLength(body),
-        "retry-after": "1",
-        connection: "close",
-      });
+      const problem = late();
+      const body = JSON.stringify(problemBody(problem, request.url ?? "/", "none"));
+      const headers = { ...securityHeaders, ...problem.headers, "content-type": problemType, connection: "close" };
+      response.writeHead(503, { ...headers, "content-length": Buffer.byteLength(body) });
       response.end(body);
     });
   }

@@ -1,6 +1,6 @@
 // fallbacks.ts - the answers that no route gives: unknown paths, wrong methods, what Fastify refuses by itself, what is
 // not HTTP at all, and what nobody foresaw. All of them are problems like any other.
-import { STATUS_CODES } from "node:http";
+import { maxHeaderSize, STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
 import type {
   ConnectionError,
@@ -35,6 +35,12 @@ export function addFallbacks(app: FastifyInstance, log: Log): void {
     log.error({ requestId: request.id, method: request.method, path: request.url, err: error }, "request failed");
     return answer(reply, new Problem("internal"));
   });
+}
+
+/** What Fastify refuses before there is a route: a path that does not decode. */
+export function answerFrameworkError(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  reply.headers(securityHeaders).header("request-id", request.id);
+  answer(reply, fromFastify(error, request) ?? new Problem("internal"));
 }
 
 function answer(reply: FastifyReply, problem: Problem): void {
@@ -145,10 +151,15 @@ export function answerBelowHttp(error: ConnectionError, socket: Socket): void {
     return;
   }
   let code = codesBelowHttp[error.code ?? ""] ?? "malformed-request";
-  // The parser counts the URI among the headers; a packet without the end of its first line was all URI.
-  const packet = error.rawPacket as unknown as Buffer | undefined;
-  if (code === "headers-too-large" && packet !== undefined && !packet.includes("\r\n")) code = "uri-too-long";
+  if (code === "headers-too-large" && isAllUri(error.rawPacket as unknown as Buffer | undefined)) code = "uri-too-long";
   answerRaw(socket, new Problem(code));
+}
+
+/** The parser counts the URI among the headers: here the first line alone was too much. */
+function isAllUri(packet: Buffer | undefined): boolean {
+  if (packet === undefined || !/^[A-Z]+ /.test(packet.toString("latin1", 0, 16))) return false;
+  const end = packet.indexOf("\r\n");
+  return end === -1 || end > maxHeaderSize / 2;
 }
 
 /** Writes a problem to a connection that has no request, or one that never arrived whole, and ends it. */

@@ -1,0 +1,146 @@
+// Everything that no route answers is a problem too: paths, methods, media types, bodies, and what is not HTTP at all.
+import { once } from "node:events";
+import { type AddressInfo, connect } from "node:net";
+import { type Fixture, storeTest } from "../fixture.js";
+
+/** Sends bytes as they are and returns all that comes back until the connection ends. */
+async function raw(f: Fixture, bytes: string, finish = false): Promise<string> {
+  if (f.app.server.address() === null) await f.app.listen({ host: "127.0.0.1", port: 0 });
+  const socket = connect((f.app.server.address() as AddressInfo).port, "127.0.0.1");
+  let text = "";
+  socket.on("data", (chunk) => {
+    text += chunk;
+  });
+  socket.on("error", () => {});
+  socket.write(bytes);
+  if (finish) socket.end();
+  await once(socket, "close");
+  return text;
+}
+
+function problemIn(answer: string): Record<string, unknown> {
+  return JSON.parse(answer.slice(answer.indexOf("\r\n\r\n") + 4)) as Record<string, unknown>;
+}
+
+storeTest("unknown paths and wrong methods", async (t, f) => {
+  await f.region("demo", 8);
+  for (const url of ["/nope", "/v1", "/v1/regions/demo/nope", "/v2/regions", "/problems/nope"]) {
+    const { status, json, headers } = await f.get(url);
+    t.match(
+      { status, code: json.code, instance: json.instance },
+      { status: 404, code: "route-not-found", instance: url },
+    );
+    t.match(headers["content-type"], /^application\/problem\+json/);
+    t.equal(headers["request-id"], json.requestId);
+    t.equal(headers["x-content-type-options"], "nosniff");
+  }
+  const wrong: [string, string, string][] = [
+    ["DELETE", "/v1/regions", "GET, HEAD, POST"],
+    ["PUT", "/v1/regions/demo", "GET, HEAD, PATCH, DELETE"],
+    ["POST", "/v1/regions/demo/content", "HEAD, GET, OPTIONS, PUT"],
+    ["GET", "/v1/batches", "POST"],
+    ["DELETE", "/v1/regions/demo/cells/8", "GET, HEAD, PUT, POST"],
+    ["POST", "/readyz", "GET, HEAD"],
+    ["PATCH", "/openapi.json", "GET, HEAD"],
+  ];
+  for (const [method, url, allow] of wrong) {
+    const { status, json, headers } = await f.call(method, url);
+    t.match({ status, code: json.code }, { status: 405, code: "method-not-allowed" }, `${method} ${url}`);
+    t.equal(headers.allow, allow);
+  }
+});
+
+storeTest("bodies that can't be taken", async (t, f) => {
+  await f.region("demo", 8);
+  const post = (body: string, type?: string) =>
+    f.call("POST", "/v1/regions/demo/batches", { body, headers: type === undefined ? {} : { "content-type": type } });
+  const json = "application/json";
+  for (const text of ["{", "{'a':1}", '{"ops":[}', "nonsense"]) {
+    t.match((await post(text, json)).json, { status: 400, code: "malformed-json", retryable: false });
+  }
+  t.match((await f.call("POST", "/v1/regions/demo/batches", { headers: { "content-type": json } })).json, {
+    status: 400,
+    code: "malformed-json",
+  });
+  for (const type of ["text/plain", "application/xml", "multipart/form-data; boundary=x", "nonsense"]) {
+    t.match((await post("{}", type)).json, { status: 415, code: "unsupported-media-type" }, type);
+  }
+  t.equal((await post('{"ops":[]}', "application/json; charset=utf-8")).status, 200);
+  const long = JSON.stringify({ ops: [{ op: "write", offset: 0, data: "A".repeat(1_700_000) }] });
+  t.match((await post(long, json)).json, { status: 413, code: "body-too-large", failures: [{ limit: 1_572_864 }] });
+  const small = await f.post("/v1/regions", { name: "x".repeat(70_000), size: 1 });
+  t.match(small.json, { status: 413, code: "body-too-large", failures: [{ limit: 65_536 }] });
+});
+
+storeTest("what is not HTTP", async (t, f) => {
+  const cases: [string, number, string][] = [
+    ["NONSENSE\r\n\r\n", 400, "malformed-request"],
+    ["GET / HTTP/9.9\r\nhost: x\r\n\r\n", 400, "malformed-request"],
+    ["GET / HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n", 400, "malformed-request"],
+    [`GET / HTTP/1.1\r\nhost: x\r\nlong: ${"x".repeat(20_000)}\r\n\r\n`, 431, "headers-too-large"],
+    [`GET /${"x".repeat(20_000)} HTTP/1.1\r\nhost: x\r\n\r\n`, 414, "uri-too-long"],
+    ["POST /v1/regions HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n", 400, "malformed-request"],
+    ["GET /%zz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", 400, "malformed-request"],
+  ];
+  for (const [bytes, status, code] of cases) {
+    const answer = await raw(f, bytes);
+    t.match(answer, new RegExp(`^HTTP/1.1 ${status} `), bytes.slice(0, 40));
+    t.match(answer.toLowerCase(), /content-type: application\/problem\+json/);
+    t.match(answer.toLowerCase(), /connection: close/);
+    t.match(problemIn(answer), { code, status, type: `/problems/${code}`, committed: false }, bytes.slice(0, 40));
+  }
+});
+
+storeTest("a body shorter or longer than it says", async (t, f) => {
+  const head = "POST /v1/regions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n";
+  const short = await raw(f, `${head}content-length: 100\r\n\r\n{}`, true);
+  t.match(short === "" ? { code: "malformed-request" } : problemIn(short), { code: "malformed-request" });
+  const chunked = await raw(f, `${head}transfer-encoding: chunked\r\n\r\nzz\r\n`);
+  t.match(problemIn(chunked), { code: "malformed-request" });
+});
+
+storeTest(
+  "a request on which nothing moves is answered 408",
+  async (t, f) => {
+    for (const bytes of [
+      "POST /v1/regions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{",
+      "PUT /v1/regions/demo/content HTTP/1.1\r\nhost: x\r\nif-none-match: *\r\ncontent-length: 100\r\n\r\nabc",
+      "GET / HT",
+    ]) {
+      const answer = await raw(f, bytes);
+      t.match(answer, /^HTTP\/1.1 408 /, bytes.slice(0, 20));
+      t.match(problemIn(answer), { code: "request-timeout", retryable: true });
+    }
+    t.equal((await f.get("/v1/regions/demo")).status, 404);
+  },
+  "--request-idle-ms-max=100",
+);
+
+storeTest("a refused body closes its connection, an accepted one does not", async (t, f) => {
+  const head = "POST /v1/regions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+  const answer = await raw(f, `${head}content-length: 99999999\r\n\r\n{`);
+  t.match(answer, /^HTTP\/1.1 413 /);
+  t.match(answer.toLowerCase(), /connection: close/);
+  const two = await raw(
+    f,
+    `GET /livez HTTP/1.1\r\nhost: x\r\n\r\nGET /v1/regions/nope HTTP/1.1\r\nhost: x\r\n\r\nGET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`,
+  );
+  t.equal(two.match(/HTTP\/1.1 200 OK/g)?.length, 2);
+  t.match(two, /HTTP\/1.1 404 Not Found/);
+});
+
+storeTest("what nobody foresaw is told without its reason", async (t, f) => {
+  const { store } = f;
+  await f.region("demo", 8);
+  f.store = new Proxy(store!, {
+    get: (target, name) => {
+      if (name === "names") throw new Error("secret path /etc/store");
+      const value = Reflect.get(target, name) as unknown;
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+  const { status, json, text } = await f.get("/v1/regions");
+  t.match({ status, code: json.code }, { status: 500, code: "internal" });
+  t.notMatch(text, /secret/);
+  f.store = store;
+});

@@ -1,0 +1,180 @@
+// What the service tells about itself, to whom, and in which state of its life.
+import { readFileSync } from "node:fs";
+import { generate, pathOf } from "../../openapi/export.js";
+import { problemCodes } from "../../service/errors.js";
+import type { LifecycleState } from "../../service/lifecycle-view.js";
+import { storeTest } from "../fixture.js";
+
+const json = { "content-type": "application/json" };
+
+storeTest("documents", async (t, f) => {
+  const service = await f.get("/");
+  t.equal(service.json.name, "holdfast");
+  for (const [name, url] of Object.entries<string>(service.json.links)) {
+    const { status } = await f.get(url);
+    t.equal(status, name === "batches" ? 405 : 200, `${name}: ${url}`);
+  }
+  const limits = await f.get("/v1/limits");
+  t.match(limits.json, { regionsMax: 1024, batchBytesMax: 256 * 1024, durabilities: ["fast", "ordered", "durable"] });
+  t.equal(limits.json.types.length, 10);
+  t.match((await f.get("/version")).json, { name: "holdfast", node: process.version });
+  t.match((await f.get("/livez")).json, { state: "ready" });
+});
+
+storeTest("every problem has a page", async (t, f) => {
+  const { json: list } = await f.get("/problems");
+  t.same(
+    list.items.map(({ code }: { code: string }) => code),
+    problemCodes,
+  );
+  for (const code of problemCodes) t.equal((await f.get(`/problems/${code}`)).json.code, code);
+  const { json: problem } = await f.get("/v1/regions/nope");
+  t.equal((await f.get(problem.type)).json.title, problem.title);
+});
+
+storeTest("the exported document is this one", async (t, f) => {
+  for (const [file, text] of await generate()) {
+    t.equal(readFileSync(pathOf(file), "utf8"), text, `openapi/${file} is what the routes say: npm run openapi`);
+  }
+  t.equal((await f.get("/openapi.json")).text, readFileSync(pathOf("openapi.json"), "utf8"));
+  const { paths } = (await f.get("/openapi.json")).json as {
+    paths: Record<string, Record<string, Record<string, unknown>>>;
+  };
+  const operations = Object.values(paths).flatMap((path) => Object.values(path));
+  const ids = operations.map(({ operationId }) => operationId);
+  t.equal(new Set(ids).size, ids.length, "operationIds are unique");
+  for (const operation of operations) {
+    for (const member of ["operationId", "summary", "description", "tags", "responses"]) {
+      t.ok(operation[member], `${String(operation.operationId)} has ${member}`);
+    }
+  }
+});
+
+storeTest("pages for people", async (t, f) => {
+  const docs = await f.get("/docs");
+  t.equal(docs.status, 200);
+  t.match(docs.headers["content-type"], /^text\/html/);
+  t.match(docs.headers["content-security-policy"], /script-src 'self'/);
+  for (const [, url] of docs.text.matchAll(/(?:src|href)="([^"]+)"/g)) {
+    const { status, headers } = await f.get(url!);
+    t.equal(status, 200, url!);
+    t.equal(headers["x-content-type-options"], "nosniff");
+  }
+  t.match((await f.get("/docs/static/swagger-initializer.js")).text, /preauthorizeApiKey\("bearer", token\)/);
+});
+
+storeTest("metrics and status", async (t, f) => {
+  await f.region("demo", 8);
+  await f.batch("demo", { ops: [{ op: "write", offset: 0, data: "AAAA" }] });
+  await f.get("/v1/regions/nope");
+  const { text, headers } = await f.get("/metrics");
+  t.match(headers["content-type"], /^text\/plain; version=0\.0\.4/);
+  for (const line of [
+    'holdfast_http_requests_total{method="POST",route="/v1/regions/:region/batches",status="200"} 1',
+    'holdfast_http_requests_total{method="GET",route="/v1/regions/:region",status="404"} 1',
+    'holdfast_http_request_seconds_bucket{method="POST",route="/v1/regions",le="+Inf"} 1',
+    "holdfast_regions 1",
+    "holdfast_regions_unverified 0",
+    'holdfast_lifecycle_state{state="ready"} 1',
+    "holdfast_requests_in_flight 1",
+  ]) {
+    t.ok(text.split("\n").includes(line), line);
+  }
+  t.match(text, /^nodejs_eventloop_lag_seconds /m);
+  for (const line of text.split("\n")) {
+    t.match(line, /^(?:|# (?:HELP|TYPE) .+|[a-z0-9_]+(?:\{[^{}]*\})? [-+0-9.eNaInf]+)$/, line);
+  }
+  const { json: status } = await f.get("/v1/status");
+  t.match(status, {
+    state: "ready",
+    inFlight: 1,
+    store: { regions: 1, counters: { commits: Number }, recovery: { clean: true } },
+  });
+});
+
+const reads = [
+  "/v1/regions",
+  "/v1/regions/demo",
+  "/v1/regions/demo/content",
+  "/v1/regions/demo/view",
+  "/v1/regions/demo/cells/0",
+  "/v1/limits",
+];
+const always = ["/", "/livez", "/metrics", "/version", "/problems", "/openapi.json", "/docs", "/v1/status"];
+const writes: [string, string][] = [
+  ["POST", "/v1/regions"],
+  ["PATCH", "/v1/regions/demo"],
+  ["DELETE", "/v1/regions/demo"],
+  ["PUT", "/v1/regions/demo/content"],
+  ["POST", "/v1/regions/demo/batches"],
+  ["POST", "/v1/batches"],
+  ["PUT", "/v1/regions/demo/cells/0"],
+  ["POST", "/v1/regions/demo/cells/0"],
+  ["POST", "/v1/regions/demo/flushes"],
+];
+
+storeTest("what is served in which state", async (t, f) => {
+  await f.region("demo", 8);
+  const refusals: [LifecycleState, string | undefined, string | undefined][] = [
+    ["starting", "starting", "starting"],
+    ["standby", "standby", "standby"],
+    ["ready", undefined, undefined],
+    ["lameduck", undefined, "draining"],
+    ["draining", undefined, "draining"],
+  ];
+  for (const [state, ofReads, ofWrites] of refusals) {
+    f.lifecycle.current = state;
+    for (const url of always) t.equal((await f.get(url)).status, 200, `${state}: ${url}`);
+    const ready = await f.get("/readyz");
+    t.equal(ready.json.code, ofWrites, `${state}: /readyz`);
+    for (const url of reads) t.equal((await f.get(url)).json?.code, ofReads, `${state}: ${url}`);
+    if (ofWrites === undefined) continue;
+    for (const [method, url] of writes) {
+      const { status, json: problem, headers } = await f.call(method, url, { body: "{}", headers: json });
+      t.match({ status, code: problem.code }, { status: 503, code: ofWrites }, `${state}: ${method} ${url}`);
+      t.equal(headers["retry-after"], "1");
+      t.match(problem, { retryable: true, committed: false });
+    }
+  }
+  f.lifecycle.current = "ready";
+  t.equal((await f.get("/v1/regions/demo")).json.generation, 0);
+});
+
+const tokens = ["--auth-token=write-token", "--auth-token-read=read-token"];
+storeTest(
+  "tokens",
+  async (t, f) => {
+    const as = (token: string) => ({ authorization: `Bearer ${token}` });
+    const created = await f.call("POST", "/v1/regions", {
+      body: { name: "demo", size: 8 },
+      headers: as("write-token"),
+    });
+    t.equal(created.status, 201);
+    for (const url of always.filter((path) => path !== "/v1/status")) t.equal((await f.get(url)).status, 200, url);
+    for (const url of [...reads, "/v1/status"]) {
+      t.equal((await f.get(url, as("write-token"))).status, 200, url);
+      t.equal((await f.get(url, as("read-token"))).status, 200, url);
+      const without = await f.get(url);
+      t.match(without.json, { status: 401, code: "unauthenticated" }, url);
+      t.equal(without.headers["www-authenticate"], 'Bearer realm="holdfast"');
+    }
+    for (const [method, url] of writes) {
+      const call = (headers: Record<string, string>) =>
+        f.call(method, url, { body: "{}", headers: { ...json, ...headers } });
+      t.equal((await call({})).status, 401, `${method} ${url}`);
+      t.match((await call(as("read-token"))).json, { status: 403, code: "forbidden" }, `${method} ${url}`);
+      t.not((await call(as("write-token"))).status, 401);
+    }
+    for (const bad of ["write-tokem", "write-toke", "write-token2", "", "x".repeat(600), "ümlaut"]) {
+      const { json: problem, headers } = await f.get("/v1/regions", as(bad));
+      t.match(problem, { status: 401, code: "unauthenticated" }, bad);
+      t.match(headers["www-authenticate"], /error="invalid_/);
+      t.notMatch(JSON.stringify(problem), /write-token"/);
+    }
+    for (const scheme of ["Basic dTpw", "write-token", "Bearer", "bearer"]) {
+      t.equal((await f.get("/v1/regions", { authorization: scheme })).status, 401, scheme);
+    }
+    t.equal((await f.get("/v1/regions", { authorization: "bearer write-token" })).status, 200);
+  },
+  ...tokens,
+);
