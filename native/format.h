@@ -66,6 +66,18 @@ struct CheckpointRegion {
 };
 static_assert(sizeof(CheckpointRegion) == 16);
 
+constexpr uint64_t checkpoint_slot_bytes(uint32_t region_capacity) {
+  uint64_t used = sizeof(CheckpointHeader) + uint64_t{region_capacity} * sizeof(CheckpointRegion);
+  return (used + kPageBytes - 1) / kPageBytes * kPageBytes;
+}
+
+// Where the ring starts: at a multiple of the largest unit in which a page cache writes a file back. Syncing a slot would
+// otherwise write-protect some of the ring as well, and each of its pages would fault at its next use.
+inline constexpr uint64_t kRingAlign = uint64_t{2} << 20;
+constexpr uint64_t journal_ring_offset(uint32_t region_capacity) {
+  return (kPageBytes + 2 * checkpoint_slot_bytes(region_capacity) + kRingAlign - 1) / kRingAlign * kRingAlign;
+}
+
 enum class RecordKind : uint16_t {
   batch = 1,   // BatchPayload
   create = 2,  // MetaPayload: rename .new-INCARNATION into place

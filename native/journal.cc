@@ -17,16 +17,9 @@ namespace {
 constexpr char kName[] = "journal";
 constexpr char kNewName[] = "journal.new";
 
-uint64_t slot_bytes(uint32_t region_capacity) {
-  uint64_t used = sizeof(CheckpointHeader) + uint64_t{region_capacity} * sizeof(CheckpointRegion);
-  return (used + kPageBytes - 1) / kPageBytes * kPageBytes;
-}
-
 uint64_t slot_offset(uint32_t region_capacity, uint64_t sequence) {
-  return kPageBytes + (sequence & 1) * slot_bytes(region_capacity);
+  return kPageBytes + (sequence & 1) * checkpoint_slot_bytes(region_capacity);
 }
-
-uint64_t ring_offset(uint32_t region_capacity) { return kPageBytes + 2 * slot_bytes(region_capacity); }
 
 std::vector<uint8_t> encode_slot(const Checkpoint& c, uint64_t ring_bytes, uint32_t region_capacity) {
   CheckpointHeader header = {};
@@ -85,7 +78,7 @@ int Journal::create(const File& directory, uint64_t ring_bytes, uint32_t region_
   File file;
   if (int error = remove_file_at(directory, kNewName)) return error;
   if (int error = open_at(directory, kNewName, O_RDWR | O_CREAT | O_EXCL, &file)) return error;
-  uint64_t total = ring_offset(region_capacity) + ring_bytes;
+  uint64_t total = journal_ring_offset(region_capacity) + ring_bytes;
   if (int error = allocate_to(file, 0, total)) {
     remove_file_at(directory, kNewName);
     return error;
@@ -120,13 +113,13 @@ int Journal::open(const File& directory) {
   if (int error = read_some(file_, {reinterpret_cast<uint8_t*>(&header), sizeof header}, 0, false, &got)) return error;
   if (got != sizeof header || header.magic != kJournalMagic || header.version != kStoreFormatVersion ||
       header.crc != file_header_crc(header) || header.ring_bytes == 0 || header.ring_bytes % kPageBytes != 0 ||
-      facts.size < ring_offset(header.region_capacity) + header.ring_bytes)
+      facts.size < journal_ring_offset(header.region_capacity) + header.ring_bytes)
     return EBADMSG;
   ring_bytes_ = header.ring_bytes;
   region_capacity_ = header.region_capacity;
   bool found = false;
   for (uint64_t which = 0; which < 2; which++) {
-    std::vector<uint8_t> slot(slot_bytes(region_capacity_));
+    std::vector<uint8_t> slot(checkpoint_slot_bytes(region_capacity_));
     if (int error = read_some(file_, slot, slot_offset(region_capacity_, which), false, &got)) return error;
     Checkpoint c;
     if (got == slot.size() && decode_slot(slot, ring_bytes_, region_capacity_, &c) && (c.sequence & 1) == which &&
@@ -136,7 +129,7 @@ int Journal::open(const File& directory) {
     }
   }
   if (!found) return EBADMSG;
-  return ring_.map_twice(file_, ring_offset(region_capacity_), ring_bytes_);
+  return ring_.map_twice(file_, journal_ring_offset(region_capacity_), ring_bytes_);
 }
 
 const RecordHeader* Journal::record_at(uint64_t position) const {

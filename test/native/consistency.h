@@ -105,8 +105,8 @@ class Checker {
       return false;
     capacity_ = header.region_capacity;
     ring_bytes_ = header.ring_bytes;
-    const uint64_t slot_bytes = padded_to(sizeof(CheckpointHeader) + uint64_t{capacity_} * sizeof(CheckpointRegion), kPageBytes);
-    ring_offset_ = kPageBytes + 2 * slot_bytes;
+    const uint64_t slot_bytes = checkpoint_slot_bytes(capacity_);
+    ring_offset_ = journal_ring_offset(capacity_);
     if (!demand(ring_bytes_ > 0 && ring_bytes_ % kPageBytes == 0 && journal_.size() == ring_offset_ + ring_bytes_,
                 "the journal's size is not what its header says"))
       return false;
