@@ -7,7 +7,8 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-const main = fileURLToPath(new URL("../service/main.js", import.meta.url));
+/** The program. */
+export const main = fileURLToPath(new URL("../service/main.js", import.meta.url));
 
 /** A JSON line of the log. */
 export interface Line {
@@ -25,7 +26,7 @@ export interface Ended {
 }
 
 export interface StartOptions {
-  /** Flags; --port 0 and --data-dir are there already. */
+  /** Flags; --data-dir is there already, and --port=0 unless a port is among them. */
   flags?: readonly string[];
   dir?: string;
   /** Arguments of node itself. */
@@ -48,7 +49,8 @@ export class ServiceProcess {
 
   constructor({ flags = [], dir = freshDir(), node = [], env = {} }: StartOptions = {}) {
     this.dir = dir;
-    this.child = spawn(process.execPath, [...node, main, "--port=0", `--data-dir=${dir}`, ...flags], {
+    const port = flags.some((flag) => flag.startsWith("--port")) ? [] : ["--port=0"];
+    this.child = spawn(process.execPath, [...node, main, `--data-dir=${dir}`, ...port, ...flags], {
       stdio: ["ignore", "pipe", "pipe"],
       env: { ...process.env, ...env },
     });

@@ -50,7 +50,6 @@ t.test(`${stops} stops under ${clients} keep-alive clients`, { timeout: 180_000 
     answered += load.sum((ledger) => ledger.answered);
     refused += load.sum((ledger) => ledger.refused);
     losses.push(...load.ledgers.flatMap((ledger) => ledger.losses));
-    if (load.sum((l)=>l.dropped)>0) console.error(load.ledgers.flatMap(l=>l.losses), JSON.stringify(service.lines));
     const drained = service.find("drained");
     t.equal(drained?.cut, 0, "and cut nobody");
 

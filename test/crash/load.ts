@@ -60,12 +60,8 @@ export class Load {
     const giveUp = performance.now() + 20_000;
     while (!this.#stop && performance.now() < giveUp) {
       const number = ledger.acknowledged + 1;
-      let dbg = '';
       try {
-        const t0 = performance.now();
-        const isNew = connection === undefined;
         connection ??= await RawClient.connect(this.port);
-        dbg = `new=${isNew} conn=${(performance.now()-t0).toFixed(1)} sentat=${(performance.timeOrigin+performance.now()).toFixed(0)}`;
         ledger.unanswered = number;
         const answer = await connection.request("POST", `/v1/regions/${this.region}/batches`, batchOf(client, number));
         this.#note(ledger, number, answer);
@@ -79,7 +75,7 @@ export class Load {
         connection = undefined;
         if (error.how === "refused") return;
         ledger.dropped += 1;
-        ledger.losses.push(`${error.code}@${(performance.timeOrigin+performance.now()).toFixed(0)} ${dbg}`);
+        ledger.losses.push(error.code);
         // What became of it is unknown, so the next number would hide it.
         return;
       }
