@@ -6,13 +6,13 @@ import { randomBytes } from "node:crypto";
 import Fastify, { type FastifyInstance, LogController } from "fastify";
 import { Tokens } from "./access.js";
 import type { Config } from "./config.js";
+import { addDocumentation } from "./documentation.js";
 import { Problem } from "./errors.js";
 import { addFallbacks, answerBelowHttp, answerFrameworkError, answerRaw } from "./fallbacks.js";
 import { gateOf } from "./gate.js";
 import type { LifecycleView } from "./lifecycle-view.js";
 import { Log } from "./log.js";
 import { Metrics } from "./metrics.js";
-import { addDocs, addOpenapi } from "./openapi.js";
 import { batchRoutes } from "./routes/batches.js";
 import { cellRoutes } from "./routes/cells.js";
 import { contentRoutes } from "./routes/content.js";
@@ -36,7 +36,9 @@ export interface AppParts {
 /** Around the data of a batch, which is twice as long in hex: names, offsets and punctuation of its operations. */
 const batchWordsBytes = 1 << 20;
 
-export async function buildApp({ config, store, lifecycle }: AppParts): Promise<FastifyInstance> {
+/** `documented`: with the plugins that make the document and its pages, for who asks for those. */
+export async function buildApp(parts: AppParts, { documented = false } = {}): Promise<FastifyInstance> {
+  const { config, store, lifecycle } = parts;
   const log = new Log(config.logLevel);
   const requestIds = requestIdsOf(randomBytes(4).toString("hex"));
   const app = Fastify({
@@ -77,7 +79,8 @@ export async function buildApp({ config, store, lifecycle }: AppParts): Promise<
     });
   });
   addFallbacks(app, log);
-  await addOpenapi(app);
+  const openapi = documented ? await import("./openapi.js") : undefined;
+  await openapi?.addOpenapi(app);
   for (const component of components) app.addSchema(component);
 
   const context: RouteContext = {
@@ -100,9 +103,22 @@ export async function buildApp({ config, store, lifecycle }: AppParts): Promise<
   cellRoutes(app, context);
   viewRoutes(app, context);
   serviceRoutes(app, context);
-  await addDocs(app);
+  if (openapi !== undefined) await openapi.addDocs(app);
+  else addDocumentation(app, () => buildApp({ ...parts, lifecycle: uncounted(lifecycle) }, { documented: true }));
   return app;
 }
+
+/** The requests that an instance hands to another are counted and refused by the first. */
+const uncounted = (lifecycle: LifecycleView): LifecycleView => ({
+  state: () => lifecycle.state(),
+  since: () => lifecycle.since(),
+  closing: () => false,
+  admit: () => undefined,
+  finished: () => {},
+  inFlight: () => lifecycle.inFlight(),
+  gateDepth: () => lifecycle.gateDepth(),
+  statusDetail: () => lifecycle.statusDetail(),
+});
 
 /** A prefix for each run and a counter: unique, and no random number for each request. */
 function requestIdsOf(run: string): () => string {

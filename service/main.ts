@@ -14,14 +14,13 @@ signals.install();
 for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => signals.requestStop(signal));
 // In front of libuv's handler, which has just displaced ours.
 signals.install();
+// Until there is somebody to drain for. Loading takes most of the start and doesn't let the event loop turn.
+signals.exitAtOnce(exitCodes.clean);
 
-// What a signal and an uncaught error do until there is something to drain.
-let stop = (): void => signals.exit(exitCodes.clean);
 let fail = (error: unknown): void => {
   say(error instanceof Error ? (error.stack ?? error.message) : String(error));
   signals.exit(exitCodes.uncaught);
 };
-signals.onStop(() => stop());
 process.on("uncaughtException", (error) => fail(error));
 
 /** Longer without an answer from JavaScript is worth a line in the log. */
@@ -58,8 +57,6 @@ signals.configure({
   blockedMs: Math.min(blockedMs, config.drainSoftMs),
   log: config.logLevel !== "silent",
 });
-if (config.shutdownMode === "immediate") signals.exitAtOnce(exitCodes.cut);
-
 const [{ Lifecycle }, { Log }] = await Promise.all([import("./lifecycle.js"), import("./log.js")]);
 const log = new Log(config.logLevel);
 const times = {
@@ -69,7 +66,7 @@ const times = {
   hardMs: config.drainHardMs,
 };
 const lifecycle = new Lifecycle(times, log);
-stop = () => lifecycle.stop();
+signals.onStop(() => lifecycle.stop());
 fail = (error) => lifecycle.fail(error);
 
 // The store opens on threads of its own while JavaScript loads the rest.
@@ -92,8 +89,9 @@ lifecycle.beforeExit(async () => {
 await app.ready();
 
 const { Listener } = await import("./listener.js");
+const listener = listen();
+signals.exitAtOnce(config.shutdownMode === "immediate" ? exitCodes.cut : undefined);
 if (!lifecycle.closing()) {
-  const listener = listen();
   const { port, address } = await listener.serve(app.server);
   lifecycle.serving(listener);
   log.info({ event: "listening", address, port, ms: sinceStart() }, `listening on ${address}`);

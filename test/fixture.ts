@@ -77,7 +77,7 @@ export class Fixture {
     if (body !== undefined) request.payload = isJson ? JSON.stringify(body) : (body as string | Buffer);
     const response: LightMyRequestResponse = await this.app.inject(request);
     const answer = toAnswer(response);
-    checkAgainstDocument(this.app, method, url, answer);
+    await checkAgainstDocument(this.app, method, url, answer);
     return answer;
   }
 

@@ -254,7 +254,7 @@ class Judge {
   explicit Judge(uint64_t seed) : seed_(seed), random_(seed ^ 0x7dcb) {}
 
   // Recovers the store in `directory` and closes it. Bounds only grow from call to call.
-  Verdict recover(const std::string& directory, const Bounds& bounds) {
+  Verdict recover(const std::string& directory, const Bounds& bounds, bool after_cut) {
     Verdict verdict;
     advance(std::min(bounds.least, bounds.ordered_least));
     if (!std::filesystem::exists(directory)) {
@@ -298,7 +298,7 @@ class Judge {
       }
       const bool told = std::find(report.unverified.begin(), report.unverified.end(), region.name) !=
                         report.unverified.end();
-      if (r == kFast && !told) verdict.wrong = "a fast region lived through a power cut and is not reported";
+      if (r == kFast && after_cut && !told) verdict.wrong = "a fast region lived through a power cut and is not reported";
       if (r != kFast && told) verdict.wrong = region.name + " is reported as unverified";
       if (!verdict.wrong.empty()) return verdict;
     }
@@ -499,6 +499,12 @@ class Run {
       if (random_.chance(8)) end_writer();
     }
     end_writer();
+    if (!result->failure.empty()) {
+      // Was it the cut, or is the store that was never cut wrong as well?
+      Bounds bounds{ledger_->regions, ledger_->durable, 0, ledger_->issued};
+      const Verdict live = judge_.recover(directory_ + "/live/store", bounds, false);
+      result->failure += live.wrong.empty() ? "; the live store is well" : "; the live store: " + live.wrong;
+    }
     result->lives = life;
     result->batches = ledger_->issued;
     result->flushes = disk.flushes();
@@ -615,7 +621,7 @@ class Run {
       *failure = "the copy can't be mounted: " + reason;
       return;
     }
-    const Verdict verdict = judge_.recover(copy + "/store", bounds);
+    const Verdict verdict = judge_.recover(copy + "/store", bounds, true);
     *failure = verdict.wrong;
     if (!failure->empty()) *failure += std::string(", recovery row ") + verdict.row;
     if (ordered_lost != nullptr) *ordered_lost += verdict.ordered_lost;

@@ -361,7 +361,7 @@ t.test("a TERM every 10 ms of the start-up", async (t) => {
     ends[how] = (ends[how] ?? 0) + 1;
     // Before the first statement the signal has its default action; afterwards there is nothing to lose.
     if (signal !== "SIGTERM") t.equal(code, 0, `after ${after} ms`);
-    t.ok(ms < 640 + slackMs, `after ${after} ms: ended in ${ms.toFixed(0)} ms`);
+    between(t, ms, 0, 100, `after ${after} ms`);
   }
   t.comment(`ready after ${readyAtMs} ms; ${JSON.stringify(ends)}`);
   t.ok(readyAtMs > 0);

@@ -216,9 +216,14 @@ class Lives {
   // A test whose last store is open ends it in order.
   ~Lives() { close(); }
 
+  // Ends the one that is open in order.
   Client& open() {
+    close();
     client_ = std::make_unique<Client>(options);
-    if (client_->code != Code::ok) ::check::fail(__FILE__, __LINE__, std::string("the store did not open: ") + code_name(client_->code) + ", " + client_->detail);
+    if (client_->code != Code::ok) {
+      printf("Bail out! %s the store did not open: %s, %s\n", ::check::context.c_str(), code_name(client_->code), client_->detail.c_str());
+      exit(1);
+    }
     return *client_;
   }
   // Opening is expected to fail.
