@@ -23,7 +23,10 @@ const asleep: LifecycleView = {
 
 /** The generated files by name. */
 export async function generate(): Promise<Map<string, string>> {
-  const app = await buildApp({ config: loadConfig([], {}), store: () => undefined, lifecycle: asleep });
+  const app = await buildApp(
+    { config: loadConfig([], {}), store: () => undefined, lifecycle: asleep },
+    { documented: true },
+  );
   await app.ready();
   const document = openapiText(app);
   await app.close();
