@@ -137,8 +137,11 @@ export const lifecycle = Object.freeze({
    * open; sections can't begin any more. Code 70 in its place after the hard deadline.
    */
   exit: (code: number): never => table.exit(code),
-  /** From now on a signal ends the process as soon as no section is open, without a word to JavaScript. */
-  exitAtOnce: (code: number): void => table.exitAtOnce(code),
+  /**
+   * From now on a signal ends the process as soon as no section is open, without a word to JavaScript. Undefined: no
+   * longer.
+   */
+  exitAtOnce: (code: number | undefined): void => table.exitAtOnce(code ?? -1),
   /** Threads inside a critical section. */
   criticalDepth: (): number => table.criticalDepth(),
 

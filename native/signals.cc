@@ -478,7 +478,7 @@ void signals_exit(int code) {
 void signals_exit_at_once(int code) {
   at_once_code.store(code);
   // A signal that came before this call has found nobody to act on it.
-  if (critical_stopping() && critical_depth() == 0) _exit(code);
+  if (code >= 0 && critical_stopping() && critical_depth() == 0) _exit(code);
 }
 
 }  // namespace holdfast

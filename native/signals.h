@@ -78,7 +78,8 @@ Dispositions signals_dispositions();
 // begin any more. Any thread that is outside of a section.
 [[noreturn]] void signals_exit(int code);
 // From now on a signal ends the process at once if no section is open, else at the end of the last one, with this
-// status; JavaScript isn't told. Requires signals_install().
+// status; JavaScript isn't told. Also when a signal has come before. A negative code takes it back. Requires
+// signals_install().
 void signals_exit_at_once(int code);
 
 }  // namespace holdfast
