@@ -40,10 +40,11 @@ enum Region : uint32_t { kDurable1, kDurable2, kOrdered, kFast, kRegions };
 // Shared memory between rig and writer.
 struct Ledger {
   std::atomic<uint64_t> paused_us;  // how long the rig has kept the writer stopped; the rest is the writer's to store
-  std::atomic<uint64_t> regions;  // created and acknowledged
-  std::atomic<uint64_t> issued;   // batches; number n is the nth
-  std::atomic<uint64_t> durable;  // everything up to this batch was said to survive a power cut
-  std::atomic<uint64_t> ordered_us[kBatchesMax];  // when an ordered batch was acknowledged, 0: was not, or needs no look
+  std::atomic<uint64_t> regions;    // created and acknowledged
+  std::atomic<uint64_t> issued;     // batches; number n is the nth
+  std::atomic<uint64_t> durable;    // everything up to this batch was said to survive a power cut
+  std::atomic<uint64_t>
+      ordered_us[kBatchesMax];  // when an ordered batch was acknowledged, 0: was not, or needs no look
 
   // The time as far as the writer has lived it.
   uint64_t now_us() const { return monotonic_us() - paused_us; }
@@ -140,6 +141,8 @@ class Writer {
         }
       });
     }
+    // Frees the records of what the killed life applied, before anything touches those regions again.
+    if (random_.chance(50) && store_->checkpoint_step() != 0) must(Code::io_error, "a checkpoint");
     // What was issued before a kill is asked for again; its key makes that exactly once, and keeps the order.
     const uint64_t issued = ledger_->issued;
     settled_ = issued > kOutstandingMax ? issued - kOutstandingMax : 0;
@@ -218,7 +221,8 @@ class Writer {
 
   // The kernel may write any dirty page at any time; this makes it happen often, one file at a time.
   void push(Random& random) {
-    const char* files[] = {"regions/durable1/data", "regions/durable2/data", "regions/ordered/data", "store.lock",
+    const char* files[] = {"regions/durable1/data",   "regions/durable2/data",
+                           "regions/ordered/data",    "store.lock",
                            "regions/ordered/control", "journal"};
     const int fd = open((directory_ + "/" + files[random.below(std::size(files))]).c_str(), O_RDWR | O_CLOEXEC);
     if (fd < 0) return;
@@ -244,8 +248,8 @@ struct Bounds {
 };
 
 struct Verdict {
-  std::string wrong;           // empty: all is well
-  uint64_t ordered_lost = 0;   // acknowledged ordered batches that are gone, within the interval
+  std::string wrong;          // empty: all is well
+  uint64_t ordered_lost = 0;  // acknowledged ordered batches that are gone, within the interval
   char row = 0;
 };
 
@@ -296,9 +300,10 @@ class Judge {
         verdict.wrong = region.name + " can't be read: " + code_name(code);
         return verdict;
       }
-      const bool told = std::find(report.unverified.begin(), report.unverified.end(), region.name) !=
-                        report.unverified.end();
-      if (r == kFast && after_cut && !told) verdict.wrong = "a fast region lived through a power cut and is not reported";
+      const bool told =
+          std::find(report.unverified.begin(), report.unverified.end(), region.name) != report.unverified.end();
+      if (r == kFast && after_cut && !told)
+        verdict.wrong = "a fast region lived through a power cut and is not reported";
       if (r != kFast && told) verdict.wrong = region.name + " is reported as unverified";
       if (!verdict.wrong.empty()) return verdict;
     }
@@ -403,8 +408,8 @@ class Judge {
       }
       const auto* header = reinterpret_cast<const AnswerHeader*>(answer.data());
       if (static_cast<Code>(header->code) != Code::ok || (header->flags & kAnswerReplayed) == 0) {
-        return "the retry of batch " + std::to_string(n) + ", which is there, is not answered from its outcome: " +
-               code_name(static_cast<Code>(header->code));
+        return "the retry of batch " + std::to_string(n) +
+               ", which is there, is not answered from its outcome: " + code_name(static_cast<Code>(header->code));
       }
       return "";
     }
@@ -432,8 +437,7 @@ struct Kind {
 
 constexpr const char* kMakeExt4 = "mkfs.ext4 -q -F -b 4096 -J size=4 -E lazy_itable_init=0,lazy_journal_init=0 ";
 // Smaller than xfs likes it: the variables are those of its own tests.
-constexpr const char* kMakeXfs =
-    "TEST_DIR=/ TEST_DEV=/ QA_CHECK_FS=1 mkfs.xfs -q -f -d agcount=2 -l size=8m ";
+constexpr const char* kMakeXfs = "TEST_DIR=/ TEST_DEV=/ QA_CHECK_FS=1 mkfs.xfs -q -f -d agcount=2 -l size=8m ";
 
 const Kind kExt4 = {"ext4", "ext4", 64 << 20, kMakeExt4, "", "", nullptr};
 const Kind kXfs = {"xfs", "xfs", 64 << 20, kMakeXfs, "", "nouuid", nullptr};
@@ -529,8 +533,10 @@ class Run {
     const int fd = open(from.c_str(), O_RDWR | O_CLOEXEC);
     LoopDevice device;
     if (fd < 0 || !device.attach(fd, why)) {
-      if (fd < 0) *why = failed(from);
-      else close(fd);
+      if (fd < 0)
+        *why = failed(from);
+      else
+        close(fd);
       return false;
     }
     close(fd);
@@ -553,10 +559,8 @@ class Run {
   }
 
   void start_writer(uint64_t life) {
-    std::vector<std::string> arguments = {"--role=writer",
-                                          "--store=" + directory_ + "/live/store",
-                                          "--ledger=" + std::to_string(ledger_file_),
-                                          "--seed=" + std::to_string(seed_),
+    std::vector<std::string> arguments = {"--role=writer", "--store=" + directory_ + "/live/store",
+                                          "--ledger=" + std::to_string(ledger_file_), "--seed=" + std::to_string(seed_),
                                           "--life=" + std::to_string(life)};
     if (kind_.mutant != nullptr) arguments.push_back(std::string("--mutant=") + kind_.mutant);
     writer_ = spawn(std::move(arguments));
@@ -607,7 +611,8 @@ class Run {
     if (!result->failure.empty()) return true;
     judge(directory_ + "/cut", bounds, &result->ordered_lost, &result->failure);
     if (!result->failure.empty()) {
-      result->failure += " (" + std::to_string(which * 50) + " % of the cached sectors kept, the writer was resumed at batch " +
+      result->failure += " (" + std::to_string(which * 50) +
+                         " % of the cached sectors kept, the writer was resumed at batch " +
                          std::to_string(life_began_) + ")";
     }
     return true;
