@@ -133,10 +133,14 @@ export const lifecycle = Object.freeze({
   },
   dispositions: (): Dispositions => table.dispositions(),
   /**
-   * Ends the process without running anything else of it, JavaScript's `exit` event included, as soon as no section is
-   * open; sections can't begin any more. Code 70 in its place after the hard deadline.
+   * Calls the listeners of `exit`, then ends the process as soon as no section is open; sections can't begin any more. What
+   * process.exit() does after its listeners (waiting for other threads) does not happen. Code 70 in its place after the
+   * hard deadline.
    */
-  exit: (code: number): never => table.exit(code),
+  exit(code: number): never {
+    process.emit("exit", code);
+    return table.exit(code);
+  },
   /**
    * From now on a signal ends the process as soon as no section is open, without a word to JavaScript. Undefined: no
    * longer.

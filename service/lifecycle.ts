@@ -60,7 +60,7 @@ export class Lifecycle implements LifecycleView {
   #stopping = false;
   #admitted = 0;
   #connections: Connections | undefined;
-  #listener: Listener | undefined;
+  #listener: Pick<Listener, "dropNew" | "close"> | undefined;
   #record: RunRecord | undefined;
   #cleanup: () => Promise<void> = async () => {};
   readonly #stop = new AbortController();
@@ -79,7 +79,7 @@ export class Lifecycle implements LifecycleView {
   }
 
   /** Connections come in from here on, so a cut of them is a cut (75). */
-  serving(listener: Listener): void {
+  serving(listener: Pick<Listener, "dropNew" | "close">): void {
     this.#listener = listener;
     if (!this.#stopping) this.#native.codeAtSoft(exitCodes.cut);
   }
@@ -291,8 +291,6 @@ export class Lifecycle implements LifecycleView {
     this.#record?.end({ signal: view.firstSignal ?? null, code, reason, drainMs, outcomes });
     const log = code === exitCodes.clean ? this.#log.info : this.#log.warn;
     log.call(this.#log, { event: "drained", ...outcomes, code, reason, ms: drainMs }, "exit");
-    // Its listeners still run; what process.exit() would do after them (waiting for other threads) does not.
-    process.emit("exit", code);
     return this.#native.exit(code);
   }
 
