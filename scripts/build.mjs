@@ -12,7 +12,7 @@ import { pathToFileURL } from "node:url";
 import { at, exitConfig, fail, filesBelow, modifiedAt, root, run, say, withBuildLock, works } from "./tools.mjs";
 
 const addons = { release: "holdfast", debug: "holdfast_debug" };
-const tsFolders = ["service", "native", "openapi", "test"];
+const tsFolders = ["service", "native", "openapi", "test", "docker"];
 const tsStamp = "dist/.built";
 const nativeLog = "build/native.log";
 

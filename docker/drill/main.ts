@@ -1,0 +1,225 @@
+// main.ts - npm run drill: reads the flags, runs scenarios on backends, tells how it goes, and writes the record and the
+// report. What a scenario does and when it fails is in scenarios.ts, cycle.ts and judge.ts.
+import { randomInt } from "node:crypto";
+import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import { type BackendName, makeBackend } from "./backends.js";
+import { type CycleRecord, Drilled } from "./cycle.js";
+import { Random } from "./random.js";
+import { type Group, reportOf } from "./report.js";
+import { defaultSubject, type Scenario, scenarios } from "./scenarios.js";
+
+const backendNames = ["process", "pidns", "docker", "podman"] as const;
+const help = `npm run drill -- [flags]
+
+Stops and kills a service, restarts it on the same data, and judges what is there against what its clients were told.
+
+  --backend NAME     process, pidns, docker, podman; repeatable (default: process)
+  --scenario NAME    a name or a number of --list; repeatable (default: all that fit)
+  --cycles N         of each scenario (default 5)
+  --seed N           the same choices again (default: a random one, printed)
+  --image NAME       the image of docker and podman (default holdfast)
+  --debug            the build with fail points; an image of NATIVE=debug
+  --published        reach containers by a port of 127.0.0.1 instead of their own address (Docker Desktop)
+  --url PATH         drill a service that is not this one: its load asks for PATH, its bytes are not judged
+  --ready PATH       answers 200 once that service is ready (default: the path of --url)
+  --port N           where that image listens (default 8080)
+  --data DIR         where that image's volume goes (default /data)
+  --stop-ms N        budget from TERM to exit (default 1000)
+  --slack X          multiplies every budget, for a busy machine (default 1)
+  --no-reference     leave out the stop of a plain Fastify service that the figures stand beside
+  --out DIR          where record.jsonl and report.html go (default build/drill)
+  --list             the scenarios
+  --help             this text
+
+The engine is the one at DOCKER_HOST or CONTAINER_HOST (unix sockets only).
+Exit code: 0 all passed, 1 something failed, 2 something could not be told, 64 flags that can't be used.
+`;
+
+function usage(message: string): never {
+  process.stderr.write(`drill: ${message} (--help)\n`);
+  process.exit(64);
+}
+
+function readFlags() {
+  try {
+    return parseArgs({
+      options: {
+        backend: { type: "string", multiple: true, default: ["process"] },
+        scenario: { type: "string", multiple: true, default: [] },
+        cycles: { type: "string", default: "5" },
+        seed: { type: "string", default: String(randomInt(2 ** 31)) },
+        image: { type: "string", default: "holdfast" },
+        debug: { type: "boolean", default: false },
+        published: { type: "boolean", default: false },
+        url: { type: "string" },
+        ready: { type: "string" },
+        port: { type: "string", default: "8080" },
+        data: { type: "string", default: "/data" },
+        "stop-ms": { type: "string", default: "1000" },
+        slack: { type: "string", default: "1" },
+        "no-reference": { type: "boolean", default: false },
+        out: { type: "string", default: "build/drill" },
+        list: { type: "boolean", default: false },
+        help: { type: "boolean", default: false },
+      },
+    }).values;
+  } catch (error) {
+    return usage((error as Error).message);
+  }
+}
+
+const flags = readFlags();
+if (flags.help) {
+  process.stdout.write(help);
+  process.exit(0);
+}
+if (flags.list) {
+  for (const { id, name, about } of scenarios)
+    process.stdout.write(`${String(id).padStart(3)} ${name.padEnd(22)} ${about}\n`);
+  process.exit(0);
+}
+
+const number = (flag: "cycles" | "seed" | "port" | "stop-ms" | "slack", whole = true): number => {
+  const value = Number(flags[flag]);
+  if (!(value > 0) || (whole && !Number.isInteger(value)))
+    usage(`--${flag}: not a number that can be used: ${flags[flag]}`);
+  return value;
+};
+const chosenBackends = flags.backend.map((name) => {
+  if (!backendNames.includes(name as BackendName)) usage(`--backend: ${name} is none of ${backendNames.join(", ")}`);
+  return name as BackendName;
+});
+const chosenScenarios = scenarios.filter(
+  ({ id, name }) => flags.scenario.length === 0 || flags.scenario.includes(name) || flags.scenario.includes(String(id)),
+);
+for (const wanted of flags.scenario) {
+  if (!scenarios.some(({ id, name }) => wanted === name || wanted === String(id)))
+    usage(`--scenario: there is no ${wanted}`);
+}
+const cycles = number("cycles");
+const seed = number("seed");
+const isForeign = flags.url !== undefined;
+const subject = {
+  ...defaultSubject,
+  stopMsMax: number("stop-ms"),
+  slack: number("slack", false),
+  plainPath: flags.url,
+  ...(isForeign ? { readyPath: flags.ready ?? flags.url! } : {}),
+};
+const environment: Record<string, string> = { AUTH: "none", ...(flags.debug ? { HOLDFAST_NATIVE: "debug" } : {}) };
+const out = resolve(flags.out);
+mkdirSync(out, { recursive: true });
+const recordPath = join(out, "record.jsonl");
+const reportPath = join(out, "report.html");
+writeFileSync(recordPath, `${JSON.stringify({ kind: "drill", at: new Date().toISOString(), seed, cycles, flags })}\n`);
+
+const isTerminal = process.stderr.isTTY === true;
+const progress = (text: string): void => {
+  if (isTerminal) process.stderr.write(`\r\u001b[K${text}`);
+};
+const groups: Group[] = [];
+const skipped: string[] = [];
+let interrupted = false;
+process.once("SIGINT", () => {
+  interrupted = true;
+  process.stderr.write("\ndrill: ending after this cycle\n");
+});
+
+process.stdout.write(`drill: seed ${seed}, ${cycles} cycles each\n`);
+for (const name of chosenBackends) {
+  const backend = makeBackend(name, environment, {
+    image: flags.image,
+    port: number("port"),
+    dataDir: flags.data,
+    published: flags.published,
+    own: !isForeign,
+  });
+  const missing = await backend.missing();
+  if (missing !== undefined) {
+    skipped.push(`${name}: ${missing}`);
+    process.stdout.write(`SKIPPED ${name}: ${missing}\n`);
+    continue;
+  }
+  for (const scenario of chosenScenarios) {
+    if (interrupted) break;
+    const unfit =
+      isForeign && scenario.foreign !== true ? "needs this service" : scenario.unfit?.(backend, flags.debug);
+    if (unfit !== undefined) {
+      if (flags.scenario.length > 0) skipped.push(`${scenario.name} on ${name}: ${unfit}`);
+      process.stdout.write(`skipped ${scenario.name} on ${name}: ${unfit}\n`);
+      continue;
+    }
+    await runGroup(scenario, false);
+    const isStopUnderLoad = scenario.id === 2;
+    if (isStopUnderLoad && !flags["no-reference"] && !isForeign) await runGroup(scenario, true);
+  }
+
+  async function runGroup(scenario: Scenario, isReference: boolean): Promise<void> {
+    const site = await backend.site();
+    const random = new Random(seed + scenario.id * 1000);
+    const own = isReference ? { ...subject, plainPath: "/livez", stopMsMax: Number.POSITIVE_INFINITY } : subject;
+    const drilled = new Drilled(backend, site, own, random);
+    const title = isReference ? `plain Fastify: ${scenario.name}` : scenario.name;
+    const group: Group = { scenario: title, backend: name, isReference, cycles: [] };
+    groups.push(group);
+    try {
+      for (let cycle = 0; cycle < cycles && !interrupted; ++cycle) {
+        progress(`${title} on ${name}: ${cycle + 1} of ${cycles}`);
+        const plan = scenario.plan(cycle, drilled, own);
+        // A plain close may hang until the engine kills it: that is what it is here to show.
+        const told = isReference
+          ? { ...plan, launch: { script: "reference.js" }, mayDrop: true, expect: { codes: [0, 137] } }
+          : plan;
+        const record = await drilled.cycle(cycle, told);
+        group.cycles.push(record);
+        appendFileSync(recordPath, `${JSON.stringify({ kind: "cycle", scenario: title, backend: name, ...record })}\n`);
+      }
+    } finally {
+      await site.remove();
+    }
+    progress("");
+    process.stdout.write(`${lineOf(group)}\n`);
+    for (const record of group.cycles.filter(({ verdict }) => verdict !== "pass").slice(0, 5)) {
+      const reasons = [
+        ...record.violations.slice(0, 3).map((found) => `${found.invariant} ${found.detail}`),
+        record.unknown,
+      ];
+      process.stdout.write(`    cycle ${record.cycle}: ${reasons.filter(Boolean).join("; ")}\n`);
+    }
+  }
+}
+
+function lineOf(group: Group): string {
+  const sum = (pick: (record: CycleRecord) => number): number =>
+    group.cycles.reduce((total, record) => total + pick(record), 0);
+  const times = group.cycles.flatMap((record) => record.stopMs ?? []).sort((a, b) => a - b);
+  const stop =
+    times.length === 0
+      ? ""
+      : `, stop ${Math.round(times[times.length >> 1]!)} ms median, ${Math.round(times.at(-1)!)} worst`;
+  return (
+    `${verdictOf(group).padEnd(7)} ${group.scenario} on ${group.backend}: ${group.cycles.length} cycles, ` +
+    `${sum((record) => record.acknowledged)} acknowledged, ${sum((record) => record.refused)} refused, ` +
+    `${sum((record) => record.ambiguous)} ambiguous, ${sum((record) => record.judgement?.lost ?? 0)} lost, ` +
+    `${sum((record) => record.judgement?.torn ?? 0)} torn, ${sum((record) => record.judgement?.duplicated ?? 0)} twice${stop}`
+  );
+}
+
+function verdictOf(group: Group): "pass" | "FAIL" | "unknown" {
+  if (group.cycles.some(({ verdict }) => verdict === "fail")) return "FAIL";
+  return group.cycles.length === 0 || group.cycles.some(({ verdict }) => verdict === "unknown") ? "unknown" : "pass";
+}
+
+const judged = groups.filter(({ isReference }) => !isReference);
+const fails = judged.filter((group) => verdictOf(group) === "FAIL").length;
+const unknowns =
+  judged.filter((group) => verdictOf(group) === "unknown").length + skipped.length + Number(judged.length === 0);
+writeFileSync(reportPath, reportOf(groups, { seed, at: new Date(), skipped }));
+const counted = judged.reduce((total, group) => total + group.cycles.length, 0);
+process.stdout.write(
+  `drill: ${fails > 0 ? "FAIL" : unknowns > 0 ? "unknown" : "pass"}: ${counted} cycles, ${fails} scenarios failed, ` +
+    `${unknowns} could not be told; ${reportPath}\n`,
+);
+process.exit(fails > 0 ? 1 : unknowns > 0 ? 2 : 0);

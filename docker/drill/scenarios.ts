@@ -1,0 +1,453 @@
+// scenarios.ts - what is done to a service, one entry each: its number, what it must end with, and the hand that does it.
+// Starting, loading, restarting and judging are cycle.ts's.
+import { readFileSync } from "node:fs";
+import { connect, type Socket } from "node:net";
+import { type Backend, now, type Signal, waitUntilReady } from "./backends.js";
+import type { Act, CyclePlan, Drilled, Subject } from "./cycle.js";
+
+export interface Scenario {
+  id: number;
+  name: string;
+  about: string;
+  /** A sentence why it can't be done on this backend. */
+  unfit?(backend: Backend, debug: boolean): string | undefined;
+  /** Works on any service: nothing of this one's settings, data or build is needed. */
+  foreign?: boolean;
+  plan(cycle: number, drilled: Drilled, subject: Subject): CyclePlan;
+}
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+const clean = 0;
+const cut = 75;
+const killed = 137;
+
+const load = (connections: number, durability: "ordered" | "durable" = "ordered") => ({
+  connections,
+  durability,
+  readers: 1,
+});
+const needsContainer = (backend: Backend): string | undefined =>
+  backend.isContainer ? undefined : "needs a container engine";
+const needsDebug = (_: Backend, debug: boolean): string | undefined =>
+  debug ? undefined : "needs fail points: --debug (and an image built with NATIVE=debug)";
+
+async function terminate(act: Act): Promise<void> {
+  act.mark();
+  await act.instance.signal("SIGTERM");
+}
+
+/** A data: module in the service's process that does something on SIGUSR2. */
+const onUsr2 = (statement: string): string => `process.on("SIGUSR2",()=>{${statement}})`;
+const blockMs = 2500;
+
+/** Points at which a commit, a flush and a checkpoint can be met; all are hit by a load of durable batches. */
+const failPoints = [
+  "commit_written",
+  "commit_published",
+  "apply_image",
+  "commit_left",
+  "flush_before_sync",
+  "flush_synced",
+  "checkpoint_data_synced",
+  "checkpoint_written",
+  "checkpoint_done",
+] as const;
+
+const atFailPoint = (action: "term" | "kill", cycle: number, drilled: Drilled): CyclePlan => {
+  const point = failPoints[cycle % failPoints.length]!;
+  const isCheckpoint = point.startsWith("checkpoint");
+  const hit = isCheckpoint ? drilled.random.between(1, 3) : drilled.random.between(1, 60);
+  return {
+    launch: {
+      env: {
+        HOLDFAST_FAILPOINTS: `${point}=${action}@${hit}`,
+        // Checkpoints come often enough to be met.
+        CHECKPOINT_INTERVAL_MS: "50",
+      },
+    },
+    load: load(8, cycle % 2 === 0 ? "durable" : "ordered"),
+    loadMs: [1500, 1500],
+    act: async (act) => {
+      act.note(`${point}@${hit}`);
+      const met = await Promise.race([act.instance.ended.then(() => true), sleep(500).then(() => false)]);
+      // It was not met, in which case the cycle says nothing: ended here and told.
+      if (!met) {
+        act.note(`${point}@${hit} was not met`);
+        await act.instance.signal(action === "kill" ? "SIGKILL" : "SIGTERM");
+      }
+    },
+    expect: { codes: action === "kill" ? [killed] : [clean] },
+    mayDrop: action === "kill",
+    twice: action === "kill" && cycle % 5 === 0,
+  };
+};
+
+/**
+ * Has the process loaded the addon, whose handler is installed by the next statement? Undefined when this machine can't see
+ * it. The mask of caught signals doesn't tell: Node catches TERM for itself while it starts, and dies of it, or, as process
+ * 1, loses it.
+ */
+function hasHandler(pid: number): boolean | undefined {
+  try {
+    return /holdfast(_debug)?\.node/.test(readFileSync(`/proc/${pid}/maps`, "utf8"));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Connections that hold a drain up, each in another way. */
+function slowClients(act: Act): Socket[] {
+  const region = "/v1/regions?limit=1";
+  const head = `Host: drill\r\n`;
+  const starts = [
+    "",
+    "GET /v1/regi",
+    `GET ${region} HTTP/1.1\r\n${head}`,
+    `POST /v1/batches HTTP/1.1\r\n${head}Content-Type: application/json\r\nContent-Length: 4000\r\n\r\n{"ops":[`,
+    `GET ${region} HTTP/1.1\r\n${head}\r\n`.repeat(64),
+    `POST /v1/batches HTTP/1.1\r\n${head}Content-Type: application/json\r\nContent-Length: 4000\r\nExpect: 100-continue\r\n\r\n`,
+    `GET / HTTP/1.1\r\n${head}Connection: keep-alive\r\n\r\n`,
+  ];
+  return starts.map((start, at) => {
+    const socket = connect(act.site.target.port, act.site.target.host, () => socket.write(start));
+    socket.on("error", () => {});
+    // The reader that doesn't: its kernel's buffers fill up.
+    if (at === 4) socket.pause();
+    else socket.resume();
+    return socket;
+  });
+}
+
+const signalsOf8: readonly (readonly Signal[])[] = [
+  ["SIGTERM", "SIGTERM"],
+  ["SIGTERM", "SIGINT"],
+  Array<Signal>(100).fill("SIGTERM"),
+];
+
+const stopUnderLoad = (connections: number): Pick<Scenario, "plan"> => ({
+  plan: (_cycle, _drilled, subject) => ({
+    load: load(connections),
+    act: async (act) => {
+      act.mark();
+      await act.instance.stop(10);
+    },
+    expect: { codes: [clean], stopMsMax: subject.stopMsMax },
+    mayDrop: false,
+  }),
+});
+
+export const scenarios: readonly Scenario[] = [
+  {
+    id: 1,
+    name: "stop-idle",
+    about: "a stop while nobody asks for anything",
+    foreign: true,
+    plan: (_cycle, _drilled, subject) => ({
+      act: async (act) => {
+        act.mark();
+        await act.instance.stop(10);
+      },
+      expect: { codes: [clean], stopMsMax: subject.stopMsMax },
+      mayDrop: false,
+    }),
+  },
+  { id: 2, name: "stop-under-load-1", about: "a stop with 1 keep-alive client", foreign: true, ...stopUnderLoad(1) },
+  { id: 2, name: "stop-under-load-8", about: "a stop with 8 keep-alive clients", foreign: true, ...stopUnderLoad(8) },
+  {
+    id: 2,
+    name: "stop-under-load-40",
+    about: "a stop with 40 keep-alive clients",
+    foreign: true,
+    ...stopUnderLoad(40),
+  },
+  {
+    id: 3,
+    name: "term-at-fail-point",
+    about: "TERM at each step of a commit, a flush and a checkpoint, in turn",
+    unfit: needsDebug,
+    plan: (cycle, drilled) => atFailPoint("term", cycle, drilled),
+  },
+  {
+    id: 4,
+    name: "kill-at-fail-point",
+    about: "KILL at each step of a commit, a flush and a checkpoint, in turn",
+    unfit: needsDebug,
+    plan: (cycle, drilled) => atFailPoint("kill", cycle, drilled),
+  },
+  {
+    id: 5,
+    name: "kill-random",
+    about: "KILL at random times, durable and ordered batches in turn, every tenth recovery judged twice",
+    plan: (cycle) => ({
+      load: load([1, 8, 40][cycle % 3]!, cycle % 2 === 0 ? "ordered" : "durable"),
+      loadMs: [40, 250],
+      act: async (act) => {
+        act.mark();
+        await act.instance.signal("SIGKILL");
+      },
+      expect: { codes: [killed] },
+      mayDrop: true,
+      twice: cycle % 10 === 0,
+    }),
+  },
+  {
+    id: 6,
+    name: "loop-blocked",
+    about: "TERM while the event loop is blocked, by JavaScript and by native code in turn",
+    plan: (cycle, _drilled, subject) => ({
+      launch: {
+        preload: onUsr2(
+          cycle % 2 === 0
+            ? `const t=Date.now()+${blockMs};while(Date.now()<t);`
+            : `Atomics.wait(new Int32Array(new SharedArrayBuffer(4)),0,0,${blockMs})`,
+        ),
+      },
+      load: load(8),
+      act: async (act) => {
+        await act.instance.signal("SIGUSR2");
+        await sleep(50);
+        await terminate(act);
+      },
+      // The soft deadline, and 50 ms.
+      expect: { codes: [cut], stopMsMax: Math.max(650, subject.stopMsMax) },
+      mayDrop: true,
+    }),
+  },
+  {
+    id: 7,
+    name: "long-batch",
+    about: "a batch longer than the soft and than the hard deadline, in turn",
+    unfit: needsDebug,
+    plan: (cycle) => {
+      const isHard = cycle % 2 === 1;
+      return {
+        launch: {
+          env: {
+            HOLDFAST_FAILPOINTS: `apply_image=sleep:${isHard ? 4000 : 1500}@40`,
+            ...(isHard ? { DRAIN_HARD_MS: "1200" } : {}),
+          },
+        },
+        load: load(1),
+        loadMs: [600, 600],
+        act: terminate,
+        expect: { codes: [isHard ? 70 : cut], stopMsMax: isHard ? 1400 : 1800 },
+        mayDrop: true,
+      };
+    },
+  },
+  {
+    id: 8,
+    name: "more-signals",
+    about: "TERM and TERM, TERM and INT, 100 TERMs, in turn",
+    plan: (cycle, _drilled, subject) => ({
+      load: load(8),
+      act: async (act) => {
+        for (const signal of signalsOf8[cycle % signalsOf8.length]!) {
+          act.mark();
+          await act.instance.signal(signal);
+        }
+      },
+      // The second signal ends the drain of HTTP, unless it was over by then.
+      expect: { codes: [clean, cut], stopMsMax: subject.stopMsMax },
+      mayDrop: true,
+    }),
+  },
+  {
+    id: 9,
+    name: "term-while-starting",
+    about: "TERM 0, 10, 20 ... ms after the start: never lost once the handler is there",
+    plan: (cycle, _drilled, subject) => ({
+      act: async (act) => {
+        // The service of this cycle ends first; the one that is drilled is started here, on the same data.
+        await act.instance.stop(10);
+        const afterMs = (cycle * 10) % 600;
+        const fresh = await act.site.start({});
+        await sleep(Math.max(0, fresh.startedAtMs + afterMs - now()));
+        const ours = hasHandler(await fresh.hostPid());
+        // From the library's load to the end of its install().
+        if (ours === true) await sleep(2);
+        const sentAt = now();
+        await fresh.signal("SIGTERM");
+        let ended = await Promise.race([fresh.ended, sleep(subject.stopMsMax * subject.slack)]);
+        if (ended === undefined) {
+          if (ours === false && act.backend.isFirstProcess) {
+            act.note(`at ${afterMs} ms: lost, before the first statement`);
+          } else act.violate("I8", `TERM ${afterMs} ms after the start: still running, handler there: ${ours}`);
+          await waitUntilReady(act.site.target, fresh, subject.readyPath, 5000);
+          await fresh.stop(10);
+          ended = await fresh.ended;
+        } else act.note(`at ${afterMs} ms: over after ${Math.round(ended.atMs - sentAt)} ms with ${ended.code}`);
+        // Before the first statement of a process that is not number 1, TERM kills; nothing is open then.
+        if (ended.code !== clean && !(ended.code === 143 && ours !== true))
+          act.violate("I7", `TERM ${afterMs} ms after the start: exit code ${ended.code}`);
+      },
+      expect: { codes: [clean] },
+      mayDrop: false,
+    }),
+  },
+  {
+    id: 10,
+    name: "pause",
+    about: "3 s of freeze and then a stop; a freeze in the middle of the drain, in turn",
+    plan: (cycle, _drilled, subject) => ({
+      load: load(8),
+      act: async (act) => {
+        if (cycle % 2 === 0) {
+          await act.instance.pause();
+          await sleep(3000);
+          await act.instance.unpause();
+          return terminate(act);
+        }
+        await terminate(act);
+        await act.instance.pause();
+        await sleep(1500);
+        await act.instance.unpause();
+      },
+      expect: { codes: [clean], stopMsMax: subject.stopMsMax + (cycle % 2 === 0 ? 0 : 1500) },
+      // A client gives up on a frozen service.
+      mayDrop: true,
+    }),
+  },
+  {
+    id: 11,
+    name: "slow-clients",
+    about: "a stop with clients that send nothing, half a head, half a body, that don't read, pipeline, expect 100",
+    plan: (_cycle, _drilled, subject) => ({
+      load: load(4),
+      act: async (act) => {
+        const sockets = slowClients(act);
+        await sleep(60);
+        await terminate(act);
+        await act.instance.ended;
+        for (const socket of sockets) socket.destroy();
+      },
+      expect: { codes: [clean, cut], stopMsMax: subject.stopMsMax },
+      mayDrop: false,
+    }),
+  },
+  {
+    id: 12,
+    name: "out-of-memory",
+    about: "the kernel's OOM killer in the middle of a load",
+    unfit: needsContainer,
+    plan: () => ({
+      launch: {
+        memoryBytes: 256 << 20,
+        preload: onUsr2("globalThis.h=[];for(;;)h.push(Buffer.alloc(1<<20,1))"),
+      },
+      load: load(8),
+      act: (act) => act.instance.signal("SIGUSR2"),
+      expect: { codes: [killed], oom: true },
+      mayDrop: true,
+    }),
+  },
+  {
+    id: 13,
+    name: "stop-variants",
+    about: "stop -t 0, -t 1, with an init as process 1, with STOPSIGNAL INT, in turn",
+    unfit: needsContainer,
+    plan: (cycle, _drilled, subject) => {
+      const graceS = [0, 1, 10, 10][cycle % 4]!;
+      return {
+        launch: cycle % 4 === 2 ? { init: true } : cycle % 4 === 3 ? { stopSignal: "SIGINT" } : {},
+        load: load(8),
+        act: async (act) => {
+          act.mark();
+          await act.instance.stop(graceS);
+        },
+        // Without a grace the engine kills right after the signal.
+        expect: { codes: graceS === 0 ? [clean, killed] : [clean], stopMsMax: subject.stopMsMax },
+        mayDrop: graceS === 0,
+      };
+    },
+  },
+  {
+    id: 15,
+    name: "stolen-signal",
+    about: "a library in the process removes every TERM listener and puts its own there",
+    plan: (_cycle, _drilled, subject) => ({
+      launch: {
+        preload: onUsr2('process.removeAllListeners("SIGTERM");process.once("SIGTERM",()=>{})'),
+      },
+      load: load(8),
+      act: async (act) => {
+        await act.instance.signal("SIGUSR2");
+        // The service looks each second whether the signal is still its own.
+        await sleep(1300);
+        await terminate(act);
+      },
+      expect: { codes: [clean, cut], stopMsMax: subject.stopMsMax },
+      mayDrop: true,
+    }),
+  },
+  {
+    id: 16,
+    name: "stop-start-retries",
+    about: "stop and start under clients that repeat what was not answered with its key: exactly once, end to end",
+    plan: (_cycle, _drilled, subject) => ({
+      load: { ...load(8), persistent: true },
+      act: async (act) => {
+        act.mark();
+        await act.instance.stop(10);
+      },
+      expect: { codes: [clean], stopMsMax: subject.stopMsMax },
+      mayDrop: false,
+    }),
+  },
+  {
+    id: 16,
+    name: "kill-start-retries",
+    about: "kill and start under clients that repeat what was not answered with its key: exactly once, end to end",
+    plan: () => ({
+      load: { ...load(8, "durable"), persistent: true },
+      act: async (act) => {
+        act.mark();
+        await act.instance.signal("SIGKILL");
+      },
+      expect: { codes: [killed] },
+      mayDrop: true,
+    }),
+  },
+  {
+    id: 17,
+    name: "standby-takes-over",
+    about: "two on one volume: the writer is killed, and the other serves within 500 ms with every acknowledged batch",
+    plan: (_cycle, drilled, subject) => ({
+      load: load(8),
+      act: async (act) => {
+        const other = await drilled.backend.twin(act.site);
+        try {
+          const standby = await other.start({});
+          if ((await waitUntilReady(other.target, standby, "/livez", 10_000)) === undefined) {
+            return act.violate("I10", "the standby did not start");
+          }
+          await sleep(50);
+          act.mark();
+          const killedAt = now();
+          await act.instance.signal("SIGKILL");
+          const readyAt = await waitUntilReady(other.target, standby, subject.readyPath, 10_000);
+          if (readyAt === undefined) return act.violate("I10", "the standby did not take over");
+          const ms = Math.round(readyAt - killedAt);
+          act.note(`took over after ${ms} ms`);
+          if (ms > 500 * subject.slack) act.violate("I10", `the standby served after ${ms} ms`);
+          await standby.stop(10);
+          const { code } = await standby.ended;
+          if (code !== clean) act.violate("I7", `the standby ended with ${code}`);
+        } finally {
+          await other.remove();
+        }
+      },
+      expect: { codes: [killed] },
+      mayDrop: true,
+    }),
+  },
+];
+
+/** Of a stop by a signal; what a scenario without one can't have. */
+export const defaultSubject: Subject = {
+  readyPath: "/readyz",
+  plainPath: undefined,
+  readyMsMax: 5000,
+  stopMsMax: 1000,
+  slack: 1,
+};
