@@ -144,7 +144,10 @@ export function judge(epoch: Epoch, found: Scan): Judgement {
       verdict.present += 1;
       counts[entry.client]! += 1;
       let stamps = stampsOf.get(entry.client);
-      if (stamps === undefined) stampsOf.set(entry.client, (stamps = new Set()));
+      if (stamps === undefined) {
+        stamps = new Set();
+        stampsOf.set(entry.client, stamps);
+      }
       stamps.add(entry.key.toString("hex"));
       if (entry.outcome === "refused" || entry.outcome === "unreached") {
         verdict.refusedButThere += 1;

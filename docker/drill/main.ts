@@ -9,6 +9,7 @@ import { type CycleRecord, Drilled } from "./cycle.js";
 import { Random } from "./random.js";
 import { type Group, reportOf } from "./report.js";
 import { defaultSubject, type Scenario, scenarios } from "./scenarios.js";
+import { wall } from "./wall.js";
 
 const backendNames = ["process", "pidns", "docker", "podman"] as const;
 const help = `npm run drill -- [flags]
@@ -28,6 +29,7 @@ Stops and kills a service, restarts it on the same data, and judges what is ther
   --data DIR         where that image's volume goes (default /data)
   --stop-ms N        budget from TERM to exit (default 1000)
   --slack X          multiplies every budget, for a busy machine (default 1)
+  --wall             only the wall of known bugs: each must be found out (process backend, debug build)
   --no-reference     leave out the stop of a plain Fastify service that the figures stand beside
   --out DIR          where record.jsonl and report.html go (default build/drill)
   --list             the scenarios
@@ -61,6 +63,7 @@ function readFlags() {
         slack: { type: "string", default: "1" },
         "no-reference": { type: "boolean", default: false },
         out: { type: "string", default: "build/drill" },
+        wall: { type: "boolean", default: false },
         list: { type: "boolean", default: false },
         help: { type: "boolean", default: false },
       },
@@ -127,6 +130,10 @@ process.once("SIGINT", () => {
   process.stderr.write("\ndrill: ending after this cycle\n");
 });
 
+if (flags.wall) {
+  const standing = await wall(seed, cycles);
+  process.exit(standing ? 0 : 1);
+}
 process.stdout.write(`drill: seed ${seed}, ${cycles} cycles each\n`);
 for (const name of chosenBackends) {
   const backend = makeBackend(name, environment, {

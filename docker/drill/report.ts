@@ -9,7 +9,7 @@ export interface Group {
   cycles: CycleRecord[];
 }
 
-const escape = (text: string): string =>
+const html = (text: string): string =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 
 const colors: Record<string, string> = {
@@ -86,7 +86,7 @@ function tableOf(groups: readonly Group[]): string {
         ),
       ),
     ];
-    return `<tr class="${verdict}">${cells.map((cell) => `<td>${escape(String(cell))}</td>`).join("")}</tr>`;
+    return `<tr class="${verdict}">${cells.map((cell) => `<td>${html(String(cell))}</td>`).join("")}</tr>`;
   });
   const head = heads.split(", ").map((name) => `<th scope="col">${name}</th>`);
   return `<table><thead><tr>${head.join("")}</tr></thead><tbody>${rows.join("")}</tbody></table>`;
@@ -111,7 +111,7 @@ function stopsPlot(groups: readonly Group[]): string {
         ? []
         : `<circle cx="${x(stopMs).toFixed(1)}" cy="${y}" r="3.5"><title>cycle ${cycle}: ${Math.round(stopMs)} ms, exit code ${code}</title></circle>`,
     );
-    const label = escape(`${group.scenario}, ${group.backend}`);
+    const label = html(`${group.scenario}, ${group.backend}`);
     return `<g class="${group.isReference ? "is-reference" : ""}"><text x="290" y="${y + 4}" text-anchor="end">${label}</text><line x1="300" x2="940" y1="${y}" y2="${y}"/>${dots.join("")}</g>`;
   });
   const ticks = [1, 10, 100, 1000, 10_000]
@@ -139,7 +139,7 @@ function outcomesPlot(groups: readonly Group[]): string {
       from += width;
       return bar;
     });
-    const label = escape(`${group.scenario}, ${group.backend}`);
+    const label = html(`${group.scenario}, ${group.backend}`);
     return `<text x="290" y="${at * 24 + 20}" text-anchor="end">${label}</text>${bars.join("")}<text x="${from + 6}" y="${at * 24 + 20}">${(((from - 300) * most) / 560).toFixed(1)}</text>`;
   });
   return `<svg viewBox="0 0 960 ${lanes.length * 24 + 12}" role="img" aria-label="Requests that were not acknowledged, a cycle">${rows.join("")}</svg>`;
@@ -162,7 +162,7 @@ function phasesPlot(groups: readonly Group[]): string {
       from += width;
       return bar;
     });
-    const label = escape(`${group.scenario}, ${group.backend}`);
+    const label = html(`${group.scenario}, ${group.backend}`);
     return `<text x="290" y="${at * 24 + 20}" text-anchor="end">${label}</text>${bars.join("")}<text x="${(from + 6).toFixed(1)}" y="${at * 24 + 20}">${Math.round(((from - 300) * most) / 600)} ms</text>`;
   });
   return `<svg viewBox="0 0 960 ${lanes.length * 24 + 12}" role="img" aria-label="Phases of a stop">${rows.join("")}</svg>`;
@@ -185,7 +185,7 @@ function timelinePlot(group: Group): string {
     `<line class="mark" x1="${x(ms)}" x2="${x(ms)}" y1="0" y2="${height - 18}"/><text class="tick" x="${x(ms)}" y="${height - 5}" text-anchor="middle">${text}</text>`;
   const end =
     record.stopMs === undefined ? "" : line(record.stopMs, `exit ${record.code}, ${Math.round(record.stopMs)} ms`);
-  return `<h3>${escape(group.scenario)} on ${escape(group.backend)}, cycle ${record.cycle}</h3><svg viewBox="0 0 960 ${height}" role="img" aria-label="Requests around the signal">${bars.join("")}${line(0, "signal")}${end}</svg>`;
+  return `<h3>${html(group.scenario)} on ${html(group.backend)}, cycle ${record.cycle}</h3><svg viewBox="0 0 960 ${height}" role="img" aria-label="Requests around the signal">${bars.join("")}${line(0, "signal")}${end}</svg>`;
 }
 
 function findings(groups: readonly Group[]): string {
@@ -199,7 +199,7 @@ function findings(groups: readonly Group[]): string {
               ...record.violations.slice(0, 10).map((found) => `${found.invariant} ${found.detail}`),
               record.unknown ?? "",
             ];
-            return `<li>${escape(`${group.scenario} on ${group.backend}, cycle ${record.cycle}: ${reasons.filter(Boolean).join("; ")}`)}</li>`;
+            return `<li>${html(`${group.scenario} on ${group.backend}, cycle ${record.cycle}: ${reasons.filter(Boolean).join("; ")}`)}</li>`;
           }),
   );
   return items.length === 0 ? "<p>None.</p>" : `<ul>${items.join("")}</ul>`;
@@ -215,7 +215,7 @@ export function reportOf(
   groups: readonly Group[],
   run: { seed: number; at: Date; skipped: readonly string[] },
 ): string {
-  const skipped = run.skipped.length === 0 ? "" : `<p>Skipped: ${escape(run.skipped.join("; "))}.</p>`;
+  const skipped = run.skipped.length === 0 ? "" : `<p>Skipped: ${html(run.skipped.join("; "))}.</p>`;
   const lines = groups.filter((group) => /under-load|kill-random|retries/.test(group.scenario)).map(timelinePlot);
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>holdfast drill</title><style>${style}</style></head><body>

@@ -441,6 +441,41 @@ export const scenarios: readonly Scenario[] = [
       mayDrop: true,
     }),
   },
+  {
+    id: 18,
+    name: "hardened",
+    about: "no rights, a read-only root, a user of its own: it serves; a folder that it may not write ends it with 78",
+    unfit: needsContainer,
+    plan: (_cycle, drilled, subject) => ({
+      load: load(8),
+      act: async (act) => {
+        const status = readFileSync(`/proc/${await act.instance.hostPid()}/status`, "utf8");
+        for (const [what, pattern] of [
+          ["user 10001", /^Uid:\s+10001\s+10001/m],
+          ["no capability", /^CapEff:\s+0+$/m],
+          ["no new privileges", /^NoNewPrivs:\s+1$/m],
+        ] as const) {
+          if (!pattern.test(status)) act.violate("I7", `the process runs without: ${what}`);
+        }
+        act.mark();
+        await act.instance.stop(10);
+        const other = await drilled.backend.twin(act.site);
+        try {
+          const refused = await other.start({ env: { DATA_DIR: "/etc/holdfast" } });
+          const { code } = await refused.ended;
+          await sleep(100);
+          const told = refused.lines.filter(({ text }) => text.startsWith("holdfast: "));
+          if (code !== 78) act.violate("I7", `a folder that it may not write: exit code ${code}`);
+          if (told.length !== 1) act.violate("I7", `a folder that it may not write: ${told.length} sentences`);
+          act.note(told[0]?.text ?? "");
+        } finally {
+          await other.remove();
+        }
+      },
+      expect: { codes: [clean], stopMsMax: subject.stopMsMax },
+      mayDrop: false,
+    }),
+  },
 ];
 
 /** Of a stop by a signal; what a scenario without one can't have. */

@@ -1,0 +1,104 @@
+// wall.ts - the judge judged: services with a known bug, each of which a drill must find out, beside the same drill of the
+// service as it is, which must pass. A bug that gets through means that a pass says nothing.
+import { type Launch, makeBackend } from "./backends.js";
+import { Drilled, type Subject } from "./cycle.js";
+import { Random } from "./random.js";
+import { defaultSubject, scenarios } from "./scenarios.js";
+
+interface KnownBug {
+  name: string;
+  about: string;
+  scenario: string;
+  mutant?: string;
+  launch?: Launch;
+  plainPath?: string;
+  /** Only the cycles that take this one of the fail points' list, in which the bug shows. */
+  point?: number;
+}
+
+const pointsCount = 9;
+
+const bugs: readonly KnownBug[] = [
+  {
+    name: "apply-before-publish",
+    about: "a batch reaches its regions before its journal record is whole",
+    scenario: "kill-at-fail-point",
+    mutant: "apply_before_publish",
+  },
+  {
+    name: "applied-before-apply",
+    about: "a batch counts as applied before it is: recovery leaves it half done",
+    scenario: "kill-at-fail-point",
+    mutant: "applied_before_apply",
+    point: 2,
+  },
+  {
+    name: "exit-in-the-handler",
+    about: "the signal's listener exits, whatever is in flight",
+    scenario: "stop-under-load-8",
+    launch: { preload: 'process.on("SIGTERM",()=>process.exit(0))' },
+  },
+  {
+    name: "plain-close",
+    about: "Fastify's own close(), which cuts established connections off",
+    scenario: "stop-under-load-40",
+    launch: { script: "reference.js" },
+    plainPath: "/livez",
+  },
+];
+
+/** The service as it is, under each scenario that a bug is found with. */
+const control = (scenario: string): KnownBug => ({ name: "", about: "", scenario });
+
+const options = { image: "", port: 0, dataDir: "", published: false, own: true };
+
+/** The cycle in which the drill failed, and why. */
+async function foundOut(
+  bug: KnownBug,
+  seed: number,
+  cycles: number,
+): Promise<{ cycle: number; why: string } | undefined> {
+  const scenario = scenarios.find(({ name }) => name === bug.scenario)!;
+  const environment = {
+    AUTH: "none",
+    HOLDFAST_NATIVE: "debug",
+    ...(bug.mutant === undefined ? {} : { HOLDFAST_MUTANTS: bug.mutant }),
+  };
+  const backend = makeBackend("process", environment, options);
+  const site = await backend.site();
+  const subject: Subject = { ...defaultSubject, plainPath: bug.plainPath, slack: 3 };
+  const drilled = new Drilled(backend, site, subject, new Random(seed));
+  try {
+    for (let cycle = 0; cycle < cycles; ++cycle) {
+      const plan = scenario.plan(bug.point === undefined ? cycle : bug.point + cycle * pointsCount, drilled, subject);
+      const record = await drilled.cycle(cycle, { ...plan, launch: { ...plan.launch, ...bug.launch } });
+      const violation = record.violations[0];
+      if (violation !== undefined) return { cycle, why: `${violation.invariant} ${violation.detail}` };
+      if (record.unknown !== undefined) return { cycle, why: `could not be told: ${record.unknown}` };
+    }
+    return undefined;
+  } finally {
+    await site.remove();
+  }
+}
+
+/** True if every bug was found out and nothing else was. */
+export async function wall(seed: number, cycles: number): Promise<boolean> {
+  process.stdout.write(`wall: seed ${seed}, up to ${cycles} cycles each\n`);
+  let standing = true;
+  for (const bug of bugs) {
+    const found = await foundOut(bug, seed, cycles);
+    const isFound = found !== undefined && !found.why.startsWith("could not");
+    if (!isFound) standing = false;
+    const how = found === undefined ? `got through ${cycles} cycles` : `cycle ${found.cycle}: ${found.why}`;
+    process.stdout.write(`${isFound ? "found out  " : "GOT THROUGH"} ${bug.name}: ${how}\n`);
+  }
+  for (const scenario of new Set(bugs.map((bug) => bug.scenario))) {
+    const found = await foundOut(control(scenario), seed, cycles);
+    if (found !== undefined) standing = false;
+    process.stdout.write(
+      `${found === undefined ? "passes     " : "FAILED     "} the service as it is, ${scenario}: ${found?.why ?? `${cycles} cycles`}\n`,
+    );
+  }
+  return standing;
+}
