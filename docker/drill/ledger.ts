@@ -8,7 +8,7 @@ import { randomBytes } from "node:crypto";
 
 export const stampBytes = 16;
 /** Batches of one epoch: a set of regions that is scanned whole after each restart. */
-export const slotsMax = 32_768;
+const slotsMax = 32_768;
 export const clientsMax = 64;
 /** Of the shared cell of a client: the counter at 0, a stamp behind it and one in the next page. */
 export const cellBytes = 8192;

@@ -139,7 +139,7 @@ export function exchange(
 }
 
 /** What an attempt says about whether the batch is there. */
-export function outcomeOf(attempt: Attempt): Entry["outcome"] | "unexpected" {
+function outcomeOf(attempt: Attempt): Entry["outcome"] | "unexpected" {
   if (attempt.status === 200) return "acknowledged";
   if (attempt.status === 503) return "refused";
   if (attempt.status !== null) return "unexpected";
