@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { Engine } from "./engine.js";
+import { Engine, EngineError } from "./engine.js";
 import { exchange, type Target } from "./load.js";
 
 export type BackendName = "process" | "pidns" | "docker" | "podman";
@@ -423,7 +423,7 @@ class ContainerInstance implements Instance {
       await call;
     } catch (error) {
       // "is not running": it ended first.
-      if ((error as { status?: number }).status !== 409) throw error;
+      if (!(error instanceof EngineError) || error.status !== 409) throw error;
     }
   }
 
@@ -449,7 +449,7 @@ class ContainerInstance implements Instance {
 }
 
 /** Where the engine of this user listens. */
-export function engineSocket(name: "docker" | "podman"): string {
+function engineSocket(name: "docker" | "podman"): string {
   const variable = name === "docker" ? process.env.DOCKER_HOST : process.env.CONTAINER_HOST;
   if (variable?.startsWith("unix://")) return variable.slice("unix://".length);
   if (name === "docker") return "/var/run/docker.sock";
