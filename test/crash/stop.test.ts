@@ -16,7 +16,8 @@ const slackMs = 150;
 const batchPath = "/v1/regions/demo/batches";
 const batch = JSON.stringify({ ops: [{ op: "add", offset: 0, type: "u64", value: 1 }] });
 
-const beside = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+const blockLoop = fileURLToPath(new URL("./block-loop.js", import.meta.url));
+const stealSignals = fileURLToPath(new URL("./steal-signals.js", import.meta.url));
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function started(t: Test, options: StartOptions = {}): Promise<ServiceProcess> {
@@ -75,7 +76,7 @@ async function blockable(
   flags: string[] = [],
 ): Promise<{ service: ServiceProcess; block: (ms: number) => Promise<void> }> {
   const file = join(freshDir(), "block");
-  const options = { flags, node: ["--import", beside("./block-loop.js")], env: { BLOCK_LOOP_FILE: file } };
+  const options = { flags, node: ["--import", blockLoop], env: { BLOCK_LOOP_FILE: file } };
   const service = await startedWithDemo(t, options);
   const block = async (ms: number) => {
     writeFileSync(`${file}.tmp`, `${ms}`);
@@ -370,7 +371,7 @@ t.test("a TERM every 10 ms of the start-up", async (t) => {
 });
 
 t.test("dispositions stay ours when a library takes them", async (t) => {
-  const service = await startedWithDemo(t, { node: ["--import", beside("./steal-signals.js")] });
+  const service = await startedWithDemo(t, { node: ["--import", stealSignals] });
   const dispositions = async () => (await statusOf(service)).signals;
   t.match(await dispositions(), { dispositions: { term: true, interrupt: true, bus: true, repaired: 0 } });
   service.kill("SIGUSR2");
