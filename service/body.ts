@@ -37,7 +37,7 @@ export function readBody(
   from.on("data", onData).on("end", onEnd).on("error", finish);
 }
 
-export function tooLarge(limit: number, actual: number | undefined): Problem {
+function tooLarge(limit: number, actual: number | undefined): Problem {
   const failures = [{ code: "body-too-large", limit, ...(actual !== undefined && { actual }) }];
   return new Problem("body-too-large", `the body may have ${limit} bytes`, {
     failures,

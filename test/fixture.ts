@@ -13,7 +13,7 @@ import type { LifecycleState, LifecycleView, Refusal } from "../service/lifecycl
 import { checkAgainstDocument } from "./contract.js";
 
 /** A lifecycle whose state a test sets; otherwise it is ready. */
-export class SettableLifecycle implements LifecycleView {
+class SettableLifecycle implements LifecycleView {
   current: LifecycleState = "ready";
   admitted = 0;
   state = () => this.current;

@@ -117,7 +117,7 @@ const everyHeader = {
   "Request-Id": header("Names the request in problems and in the log.", "k3v9-1z"),
 };
 
-export const etagHeader = { ETag: header("The region's entity tag.", '"7.1.42"') };
+const etagHeader = { ETag: header("The region's entity tag.", '"7.1.42"') };
 export const regionHeaders = {
   ...etagHeader,
   "Region-Generation": header("Batches that the region has taken.", 42),

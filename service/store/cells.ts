@@ -31,7 +31,7 @@ const types = new Map<unknown, number>(valueTypes.map((name, number) => [name, n
 /** The number that frames use for a type; undefined for anything that is not a type's name. */
 export const typeNumber = (name: unknown): number | undefined => types.get(name);
 export const isFloat = (type: number) => type >= f32;
-export const isSigned = (type: number) => type >= i8 && type <= i64;
+const isSigned = (type: number) => type >= i8 && type <= i64;
 const is64 = (type: number) => type === u64 || type === i64;
 
 /** `invalid`: not a number at all, or one that a double has rounded already. */

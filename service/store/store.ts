@@ -1,6 +1,5 @@
 // store.ts - what the service calls a store. Routes reach the storage core through this folder only.
 export {
-  limits as coreLimits,
   type Maybe,
   type ReadResult,
   type Store,
