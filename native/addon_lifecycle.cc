@@ -62,7 +62,7 @@ void configure(Info info) {
   options.soft_ms = static_cast<uint32_t>(number(info, 0));
   options.hard_ms = static_cast<uint32_t>(number(info, 1));
   options.blocked_ms = static_cast<uint32_t>(number(info, 2));
-  options.log = flag(info, 3);
+  options.least = static_cast<LogLevel>(number(info, 3));
   signals_configure(options);
 }
 
@@ -202,6 +202,7 @@ void export_lifecycle(Napi::Env env, Napi::Object exports) {
   add("hurry", [](Info) { signals_hurry(); });
   add("codeAtSoft", [](Info info) { signals_code_at_soft(number(info, 0)); });
   add("recordPath", [](Info info) { signals_record_path(text(info, 0)); });
+  add("repair", [](Info) { signals_repair(); });
   add("view", view);
   add("dispositions", dispositions);
   add("exit", [](Info info) { signals_exit(number(info, 0)); });

@@ -35,8 +35,8 @@ export interface StopOptions {
   softMs: number;
   hardMs: number;
   blockedMs: number;
-  /** The watchdog's JSON lines on standard output. */
-  log: boolean;
+  /** The least severe of the watchdog's JSON lines on standard output. */
+  logLevel: "debug" | "info" | "warn" | "error" | "silent";
 }
 
 interface Opened {
@@ -48,13 +48,14 @@ interface Opened {
 interface Table {
   install(): void;
   watchBus(): void;
-  configure(softMs: number, hardMs: number, blockedMs: number, log: boolean): void;
+  configure(softMs: number, hardMs: number, blockedMs: number, leastLevel: number): void;
   onStop(tell: () => void): void;
   requestStop(signal: number): void;
   acknowledge(): void;
   hurry(): void;
   codeAtSoft(code: number): void;
   recordPath(path: string): void;
+  repair(): void;
   view(): Omit<StopView, "firstSignal"> & { firstSignal: number };
   dispositions(): Dispositions;
   exit(code: number): never;
@@ -82,6 +83,9 @@ const table: Table = addon.lifecycle;
 
 /** Waiting connections that the kernel keeps for us before it drops SYNs; it caps this at somaxconn. */
 export const backlog = 4096;
+
+/** LogLevel of signals.h; the watchdog says nothing below info. */
+const levels = { debug: 0, info: 0, warn: 1, error: 2, silent: 3 } as const;
 
 export const exitCodes = Object.freeze({ ...table.exitCodes, uncaught: 1, configuration: 78 });
 
@@ -116,7 +120,7 @@ export const lifecycle = Object.freeze({
   install: (): void => table.install(),
   /** The watchdog keeps SIGBUS with the store's fault guard as well. Call it once the guard is installed. */
   watchBus: (): void => table.watchBus(),
-  configure: (o: StopOptions): void => table.configure(o.softMs, o.hardMs, o.blockedMs, o.log),
+  configure: (o: StopOptions): void => table.configure(o.softMs, o.hardMs, o.blockedMs, levels[o.logLevel]),
   /** Calls `tell` on the event loop after each signal. Keeps no process alive. One listener for the process. */
   onStop: (tell: () => void): void => table.onStop(tell),
   /** The same as receiving the signal, unless one came before. */
@@ -131,6 +135,8 @@ export const lifecycle = Object.freeze({
     const { firstSignal, ...rest } = table.view();
     return { ...rest, firstSignal: firstSignal === 15 ? "SIGTERM" : firstSignal === 2 ? "SIGINT" : undefined };
   },
+  /** Puts displaced handlers back, as the watchdog does each second. */
+  repair: (): void => table.repair(),
   dispositions: (): Dispositions => table.dispositions(),
   /**
    * Calls the listeners of `exit`, then ends the process as soon as no section is open; sections can't begin any more. What

@@ -178,10 +178,10 @@ void write_line(const char* text, size_t length) {
 
 // One line in the shape of the service's log (service/log.ts). `members` is JSON without braces. state_mutex isn't
 // held.
-void log_line(const char* level, const char* event, const char* message, const char* members) {
+void log_line(LogLevel level, const char* event, const char* message, const char* members) {
   {
     std::lock_guard lock(state_mutex);
-    if (!options.log) return;
+    if (level < options.least) return;
   }
   timespec t;
   clock_gettime(CLOCK_REALTIME, &t);
@@ -189,10 +189,11 @@ void log_line(const char* level, const char* event, const char* message, const c
   gmtime_r(&t.tv_sec, &utc);
   char time[32];
   strftime(time, sizeof time, "%Y-%m-%dT%H:%M:%S", &utc);
+  const char* name = level == LogLevel::info ? "info" : level == LogLevel::warn ? "warn" : "error";
   char line[640];
   const int length =
       snprintf(line, sizeof line, "{\"level\":\"%s\",\"time\":\"%s.%03dZ\",\"message\":\"%s\",\"event\":\"%s\"%s%s}\n",
-               level, time, static_cast<int>(t.tv_nsec / kMs), message, event, *members == '\0' ? "" : ",", members);
+               name, time, static_cast<int>(t.tv_nsec / kMs), message, event, *members == '\0' ? "" : ",", members);
   if (length > 0 && static_cast<size_t>(length) < sizeof line) write_line(line, static_cast<size_t>(length));
 }
 
@@ -266,28 +267,9 @@ void leave_record(int code, const char* reason, int64_t elapsed) {
   char members[160];
   snprintf(members, sizeof members, "\"code\":%d,\"reason\":\"%s\",\"ms\":%.1f,\"gate\":%" PRIu64, code, reason,
            static_cast<double>(elapsed) / kMs, critical_depth());
-  log_line(code == kExitClean ? "info" : "error", "exit", "ended by the watchdog", members);
+  log_line(code == kExitClean ? LogLevel::info : LogLevel::error, "exit", "ended by the watchdog", members);
   leave_record(code, reason, elapsed);
   _exit(code);
-}
-
-void repair_dispositions() {
-  bool found = false;
-  {
-    std::lock_guard lock(install_mutex);
-    for (const int signal : kSignals) {
-      if (handled_here(signal)) continue;
-      chain_in(signal);
-      found = true;
-    }
-    if (bus_watched.load() && !fault_guard_is_ours()) {
-      fault_guard_install();
-      found = true;
-    }
-  }
-  if (!found) return;
-  repaired.fetch_add(1);
-  log_line("warn", "disposition_repaired", "another handler had displaced ours: chained in again", "");
 }
 
 void wait_for_wake(int64_t ns) {
@@ -335,7 +317,7 @@ void* watchdog(void*) {
     const int64_t now = now_ns();
     if (now - checked_at >= kIdleTickNs) {
       checked_at = now;
-      repair_dispositions();
+      signals_repair();
     }
     const int64_t at = first_at.load();
     if (at == 0) continue;
@@ -349,7 +331,7 @@ void* watchdog(void*) {
       empty_logged = true;
       char members[64];
       snprintf(members, sizeof members, "\"ms\":%.3f", static_cast<double>(emptied - at) / kMs);
-      log_line("info", "gate_empty", "no critical section is open", members);
+      log_line(LogLevel::info, "gate_empty", "no critical section is open", members);
     }
     const bool answers = told_at.load() != 0;
     if (!answers && !blocked_logged && elapsed >= int64_t{now_options.blocked_ms} * kMs) {
@@ -357,7 +339,7 @@ void* watchdog(void*) {
       char members[96];
       snprintf(members, sizeof members, "\"ms\":%.1f,\"gate\":%" PRIu64, static_cast<double>(elapsed) / kMs,
                critical_depth());
-      log_line("warn", "event_loop_blocked", "JavaScript has not answered the signal yet", members);
+      log_line(LogLevel::warn, "event_loop_blocked", "JavaScript has not answered the signal yet", members);
     }
     int64_t soft = int64_t{now_options.soft_ms} * kMs + (answers ? kGraceNs : 0);
     const int64_t hurried = hurry_at.load();
@@ -426,6 +408,25 @@ void signals_code_at_soft(int code) { soft_code.store(code); }
 void signals_record_path(const std::string& path) {
   std::lock_guard lock(state_mutex);
   record_path = path;
+}
+
+void signals_repair() {
+  bool found = false;
+  {
+    std::lock_guard lock(install_mutex);
+    for (const int signal : kSignals) {
+      if (handled_here(signal)) continue;
+      chain_in(signal);
+      found = true;
+    }
+    if (bus_watched.load() && !fault_guard_is_ours()) {
+      fault_guard_install();
+      found = true;
+    }
+  }
+  if (!found) return;
+  repaired.fetch_add(1);
+  log_line(LogLevel::warn, "disposition_repaired", "another handler had displaced ours: chained in again", "");
 }
 
 StopView signals_view() {

@@ -23,11 +23,13 @@ inline constexpr int kExitHard = 70;      // hard deadline with a section open; 
 inline constexpr int kExitCut = 75;       // requests were cut, no batch was
 inline constexpr int kExitPattern = 126;  // the original pattern's own; Docker uses it for "can't be executed" as well
 
+enum class LogLevel { info, warn, error, silent };
+
 struct StopOptions {
   uint32_t soft_ms = 600;
   uint32_t hard_ms = 8000;
-  uint32_t blocked_ms = 250;  // JavaScript that hasn't acknowledged by then is reported as blocked
-  bool log = false;           // the watchdog's JSON lines on standard output
+  uint32_t blocked_ms = 250;          // JavaScript that hasn't acknowledged by then is reported as blocked
+  LogLevel least = LogLevel::silent;  // of the watchdog's JSON lines on standard output
 };
 
 // What has happened since the handler was installed. `at_ms` are since the first signal; -1: not yet.
@@ -70,6 +72,9 @@ void signals_code_at_soft(int code);
 // A file of the store that the watchdog replaces (write, rename) with one line of JSON before it ends the process.
 // Empty: none.
 void signals_record_path(const std::string& path);
+
+// Puts displaced handlers back, as the watchdog does each second. Any thread.
+void signals_repair();
 
 StopView signals_view();
 Dispositions signals_dispositions();

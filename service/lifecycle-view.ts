@@ -20,6 +20,8 @@ export interface LifecycleView {
   inFlight(): number;
   /** Batches inside a critical section, in all threads. */
   gateDepth(): number;
+  /** Asked by GET /readyz: the signals are handled here, or are so again from now on. */
+  keepSignals?(): void;
   /** More for GET /v1/status: how the last run ended and the like. */
   statusDetail(): object;
   /** More lines for GET /metrics, in the Prometheus text format. */

@@ -42,7 +42,7 @@ export interface Logger {
 /** What the lifecycle needs of native/lifecycle.ts; tests pass their own. */
 export type NativeProcess = Pick<
   typeof nativeProcess,
-  "acknowledge" | "codeAtSoft" | "criticalDepth" | "dispositions" | "exit" | "view"
+  "acknowledge" | "codeAtSoft" | "criticalDepth" | "dispositions" | "exit" | "repair" | "view"
 >;
 
 /** Why and how the process ends, for the log line, the record and the exit code. */
@@ -143,6 +143,10 @@ export class Lifecycle implements LifecycleView {
 
   gateDepth(): number {
     return this.#native.criticalDepth();
+  }
+
+  keepSignals(): void {
+    this.#native.repair();
   }
 
   statusDetail(): object {

@@ -55,7 +55,7 @@ signals.configure({
   softMs: config.drainSoftMs,
   hardMs: config.drainHardMs,
   blockedMs: Math.min(blockedMs, config.drainSoftMs),
-  log: config.logLevel !== "silent",
+  logLevel: config.logLevel,
 });
 const [{ Lifecycle }, { Log }] = await Promise.all([import("./lifecycle.js"), import("./log.js")]);
 const log = new Log(config.logLevel);

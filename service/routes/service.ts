@@ -128,6 +128,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
       response: { 200: json("It can.", "Health"), ...problems("internal", "starting", "standby", "draining") },
     },
     handler: () => {
+      lifecycle.keepSignals?.();
       const state = lifecycle.state();
       if (state === "ready") return { state };
       throw new Problem(state === "starting" || state === "standby" ? state : "draining");

@@ -16,8 +16,7 @@ const slackMs = 150;
 const batchPath = "/v1/regions/demo/batches";
 const batch = JSON.stringify({ ops: [{ op: "add", offset: 0, type: "u64", value: 1 }] });
 
-const blockLoop = fileURLToPath(new URL("./block-loop.js", import.meta.url));
-const stealSignals = fileURLToPath(new URL("./steal-signals.js", import.meta.url));
+const misbehave = ["--import", fileURLToPath(new URL("./misbehave.js", import.meta.url))];
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function started(t: Test, options: StartOptions = {}): Promise<ServiceProcess> {
@@ -76,7 +75,7 @@ async function blockable(
   flags: string[] = [],
 ): Promise<{ service: ServiceProcess; block: (ms: number) => Promise<void> }> {
   const file = join(freshDir(), "block");
-  const options = { flags, node: ["--import", blockLoop], env: { BLOCK_LOOP_FILE: file } };
+  const options = { flags, node: misbehave, env: { BLOCK_LOOP_FILE: file } };
   const service = await startedWithDemo(t, options);
   const block = async (ms: number) => {
     writeFileSync(`${file}.tmp`, `${ms}`);
@@ -297,6 +296,46 @@ t.test("an event loop that is blocked: exit 75 at the soft deadline, nothing tha
   t.match((await statusOf(again)).previousRun, { state: "ended", code: 75, reason: "event_loop_blocked" });
 });
 
+t.test(
+  "a batch that is longer than the deadlines: waited for at the soft one, left to recovery at the hard one",
+  async (t) => {
+    const cases = [
+      { sleepMs: 1500, flags: [], code: 75, from: 1200, to: 1500 },
+      { sleepMs: 9000, flags: ["--drain-hard-ms=1000"], code: 70, from: 995, to: 1000 },
+    ];
+    for (const { sleepMs, flags, code, from, to } of cases) {
+      const dir = freshDir();
+      const quick = await startedWithDemo(t, { dir });
+      await quick.stop();
+      const service = await started(t, {
+        dir,
+        flags,
+        env: { HOLDFAST_FAILPOINTS: `commit_published=sleep:${sleepMs}` },
+      });
+      const client = await RawClient.connect(service.port);
+      // It is published and sleeps inside of its section.
+      const lost = client.request("POST", batchPath, batch).catch((error: unknown) => error);
+      await sleep(200);
+      const end = await service.stop();
+      t.equal(end.code, code);
+      between(t, end.ms, from, to, `a batch of ${sleepMs} ms`);
+      await lost;
+      const again = await started(t, { dir });
+      t.equal((await contentOf(again)).readBigUInt64LE(0), 1n, "and it is there");
+      t.match((await statusOf(again)).previousRun, { code });
+    }
+  },
+);
+
+t.test("an uncaught error: told, 1, and the next run knows", async (t) => {
+  const service = await started(t, { node: misbehave });
+  service.kill("SIGHUP");
+  t.equal((await service.ended).code, 1);
+  t.match(service.find("uncaught"), { level: "fatal", err: { message: "thrown on request" } });
+  const again = await started(t, { dir: service.dir });
+  t.match((await statusOf(again)).previousRun, { state: "ended", code: 1, reason: "uncaught_error" });
+});
+
 t.test("connections that wait in the accept queue when the listener closes are answered", async (t) => {
   // Without a lame duck, in which the event loop would accept them one by one.
   const { service, block } = await blockable(t, ["--drain-lame-duck-ms=0", "--drain-soft-ms=3000"]);
@@ -371,7 +410,7 @@ t.test("a TERM every 10 ms of the start-up", async (t) => {
 });
 
 t.test("dispositions stay ours when a library takes them", async (t) => {
-  const service = await startedWithDemo(t, { node: ["--import", stealSignals] });
+  const service = await startedWithDemo(t, { node: misbehave });
   const dispositions = async () => (await statusOf(service)).signals;
   t.match(await dispositions(), { dispositions: { term: true, interrupt: true, bus: true, repaired: 0 } });
   service.kill("SIGUSR2");

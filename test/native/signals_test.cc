@@ -79,7 +79,7 @@ void configure(uint32_t soft_ms, uint32_t hard_ms) {
   options.soft_ms = soft_ms;
   options.hard_ms = hard_ms;
   options.blocked_ms = 50;
-  options.log = true;
+  options.least = LogLevel::info;
   signals_configure(options);
 }
 

@@ -19,6 +19,7 @@ class PlayedProcess {
   hurry = false;
   depth = 0;
   codeAtSoftDeadline = 0;
+  repairs = 0;
   readonly ended: Promise<number>;
   readonly native: NativeProcess;
 
@@ -34,6 +35,9 @@ class PlayedProcess {
       },
       criticalDepth: () => this.depth,
       dispositions: () => ({ term: true, interrupt: true, bus: false, repaired: 3 }),
+      repair: () => {
+        this.repairs += 1;
+      },
       // The real one doesn't return either.
       exit: (code): never => {
         end(code);
@@ -227,7 +231,9 @@ t.test("an uncaught error: 1", async (t) => {
 
 t.test("metrics and status tell the same", async (t) => {
   const all = played();
-  const { lifecycle } = all;
+  const { lifecycle, process } = all;
+  lifecycle.keepSignals();
+  t.equal(process.repairs, 1);
   const server = await serving(t, all);
   const client = await RawClient.connect(portOf(server));
   await client.request("GET", "/");
