@@ -5,6 +5,7 @@ import request from "supertest";
 import { storeTest } from "../fixture.js";
 
 storeTest("create, write, read and look, over a socket", async (t, f) => {
+  await f.app.ready();
   const api = request(f.app.server);
   const made = await api.post("/v1/regions").send({ name: "demo", size: 4096 }).expect(201);
   t.equal(made.headers.location, "/v1/regions/demo");
@@ -38,6 +39,7 @@ storeTest("create, write, read and look, over a socket", async (t, f) => {
 });
 
 storeTest("a stopping service refuses changes and closes its connections", async (t, f) => {
+  await f.app.ready();
   const api = request(f.app.server);
   f.lifecycle.current = "draining";
   const refused = await api.post("/v1/regions").send({ name: "late", size: 1 }).expect(503);
