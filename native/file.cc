@@ -154,6 +154,10 @@ int replace_at(const File& directory, const std::string& from, const std::string
   return ::renameat(directory.fd(), from.c_str(), directory.fd(), to.c_str()) == 0 ? 0 : failed();
 }
 
+int link_at(const File& directory, const std::string& from, const std::string& to) {
+  return ::linkat(directory.fd(), from.c_str(), directory.fd(), to.c_str(), 0) == 0 ? 0 : failed();
+}
+
 int remove_file_at(const File& directory, const std::string& name) {
   return ::unlinkat(directory.fd(), name.c_str(), 0) == 0 || errno == ENOENT ? 0 : failed();
 }

@@ -65,8 +65,9 @@ int open_at(const File& directory, const std::string& name, int flags, File* out
 int make_directory_at(const File& directory, const std::string& name);
 int rename_at(const File& directory, const std::string& from, const std::string& to);  // EEXIST if `to` exists
 int replace_at(const File& directory, const std::string& from, const std::string& to);
-int remove_file_at(const File& directory, const std::string& name);  // absent is fine
-int remove_tree_at(const File& directory, const std::string& name);  // a directory and the files in it
+int link_at(const File& directory, const std::string& from, const std::string& to);  // a second name; EEXIST if taken
+int remove_file_at(const File& directory, const std::string& name);                  // absent is fine
+int remove_tree_at(const File& directory, const std::string& name);                  // a directory and the files in it
 bool exists_at(const File& directory, const std::string& name);
 int list_directory(const File& directory, std::vector<std::string>* names);
 

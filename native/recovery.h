@@ -8,7 +8,8 @@
 //    A   yes         yes     yes      yes            yes           -       | nothing: every word still holds
 //    B   yes         yes     yes      yes            no            -       | sync the journal, redo applied+1..committed
 //    C   yes         yes     otherwise               -             -       | corrupt: keep the journal, fault every region
-//    D   yes         no      -        -              -             -       | a recovery was killed: redo the chain, new salt
+//    C   yes         no      -        no             -             -       | the same: a checkpoint that was there is not
+//    D   yes         no      -        yes            -             -       | a recovery was killed: redo the chain, new salt
 //    E   no          -       -        -              -             yes     | the store was moved or the machine restarted
 //                                                                          | after an orderly end: new salt
 //    F   no          -       -        -              -             no      | power cut or kernel crash: redo the chain,
@@ -16,6 +17,7 @@
 //
 //   same boot and journal: boot id, device, inode and birth time of the journal are those in the words
 //   same chain:            the words' salt is the newest checkpoint's
+//   chain reaches committed: its last record is the words' committed one, or (another chain) not before it
 //   counts sane:           checkpoint <= applied <= committed
 //   closed in order:       the newest checkpoint says so and no valid record follows it
 #pragma once

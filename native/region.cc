@@ -72,6 +72,11 @@ bool decode_meta(std::span<const uint8_t> bytes, RegionMeta* meta) {
 
 int Region::map_data() {
   auto mapping = std::make_shared<Mapping>();
+  if (!data_.open()) {
+    // Nothing is mapped: every load and store fails, as if the file had been cut to nothing.
+    mapping_ = std::move(mapping);
+    return 0;
+  }
   uint64_t length = (meta.size + kPageBytes - 1) / kPageBytes * kPageBytes;
   if (int error = mapping->map(data_, 0, length)) return error;
   mapping_ = std::move(mapping);
@@ -81,18 +86,16 @@ int Region::map_data() {
 
 int Region::open(const File& directory, bool creating) {
   if (int error = open_directory_at(directory, ".", &directory_)) return error;
-  if (meta.flags & kMetaAdopted) {
-    // The operator named this path; links in it are theirs to use.
-    int fd = ::open(meta.path.c_str(), O_RDWR | O_CLOEXEC);
-    if (fd < 0) return errno;
-    data_ = File(fd);
-  } else if (int error = open_at(directory_, "data", O_RDWR | (creating ? O_CREAT : 0), &data_)) {
-    return error;
-  }
+  const bool adopted = meta.flags & kMetaAdopted;
   FileFacts facts;
-  if (int error = file_facts(data_, &facts)) return error;
-  if (!facts.regular) return EINVAL;
-  if (creating && !(meta.flags & kMetaAdopted) && facts.size < meta.size) {
+  if (int error = open_data(creating, &facts)) {
+    // An adopted file may be on a disk that is not there today. The other regions are, and this one's records are kept.
+    if (!adopted || creating) return error;
+    data_.close();
+    set_fault(meta.path + " can't be opened: " + strerror(error), 0);
+  }
+  if (creating && facts.size < meta.size) {
+    if (adopted) return EINVAL;
     int error = (meta.flags & kMetaSparse) ? truncate_to(data_, meta.size) : allocate_to(data_, facts.size, meta.size);
     if (error) return error;
     facts.size = meta.size;
@@ -104,13 +107,27 @@ int Region::open(const File& directory, bool creating) {
     if (int error = allocate_to(control_file_, control_facts.size, kPageBytes)) return error;
   if (int error = control_mapping_.map(control_file_, 0, kPageBytes)) return error;
   if (int error = map_data()) return error;
-  if (facts.size < meta.size) set_fault("the data file is shorter than the region", 0);
+  if (data_.open() && facts.size < meta.size) set_fault("the data file is shorter than the region", 0);
   return 0;
+}
+
+int Region::open_data(bool creating, FileFacts* facts) {
+  if (meta.flags & kMetaAdopted) {
+    // The operator named this path; links in it are theirs to use.
+    int fd = ::open(meta.path.c_str(), O_RDWR | O_CLOEXEC);
+    if (fd < 0) return errno;
+    data_ = File(fd);
+  } else if (int error = open_at(directory_, "data", O_RDWR | (creating ? O_CREAT : 0), &data_)) {
+    return error;
+  }
+  if (int error = file_facts(data_, facts)) return error;
+  return facts->regular ? 0 : EINVAL;
 }
 
 int Region::reset_control() {
   FileFacts facts;
-  if (int error = file_facts(data_, &facts)) return error;
+  if (data_.open())
+    if (int error = file_facts(data_, &facts)) return error;
   holdfast_control page = {};
   page.version = 1;
   page.state = faulted() ? HOLDFAST_STATE_FAULTED : HOLDFAST_STATE_OK;
@@ -127,7 +144,7 @@ int Region::reset_control() {
   c->data_inode = page.data_inode;
   c->incarnation = page.incarnation;
   __atomic_store_n(&c->length, meta.size, __ATOMIC_RELEASE);
-  __atomic_store_n(&c->sequence, visible_generation * 2, __ATOMIC_RELEASE);
+  __atomic_store_n(&c->sequence, visible_generation * 2 + (fault_lsn ? 1 : 0), __ATOMIC_RELEASE);
   __atomic_store_n(&c->magic, HOLDFAST_CONTROL_MAGIC, __ATOMIC_RELEASE);
   return 0;
 }
@@ -136,7 +153,11 @@ int Region::resized(uint64_t old_size) {
   // A reader learns the shorter length before bytes go, and the longer one after they are there.
   if (meta.size < old_size) {
     __atomic_store_n(&control()->length, meta.size, __ATOMIC_RELEASE);
-    if (int error = truncate_to(data_, meta.size)) return error;
+    // Only ever cut: a file that somebody else cut shorter still must not look whole again.
+    FileFacts facts;
+    if (int error = data_.open() ? file_facts(data_, &facts) : 0) return error;
+    if (facts.size > meta.size)
+      if (int error = truncate_to(data_, meta.size)) return error;
   }
   populated_.clear();
   if (int error = map_data()) return error;
@@ -146,6 +167,7 @@ int Region::resized(uint64_t old_size) {
 
 bool Region::populated(uint64_t offset, uint64_t length) const {
   if (length == 0) return true;
+  if (!mapping_->data()) return false;
   for (uint64_t page = offset / kPageBytes; page <= (offset + length - 1) / kPageBytes; page++)
     if (!(populated_[page / 64] >> (page % 64) & 1)) return false;
   return true;
@@ -179,6 +201,7 @@ Code Region::populate(const File& data, const Mapping& mapping, bool sparse, uin
 }
 
 bool Region::load(uint64_t offset, uint64_t length, uint8_t* into) const {
+  if (!mapping_->data()) return false;
   return guarded_copy_in(into, mapping_->data() + offset, length);
 }
 
@@ -196,13 +219,24 @@ void Region::sequence_close(uint64_t generation) {
 bool Region::sequence_settled() const { return (__atomic_load_n(&control()->sequence, __ATOMIC_ACQUIRE) & 1) == 0; }
 
 bool Region::store(uint64_t offset, const uint8_t* bytes, uint64_t length) {
+  if (!mapping_->data()) return false;
   return guarded_store(mapping_->data() + offset, bytes, length);
 }
 
 void Region::set_fault(const std::string& why, uint64_t lsn) {
-  if (fault.empty()) fault = why;
+  if (fault.empty() || doubted) fault = why;
+  doubted = false;
   if (lsn && (fault_lsn == 0 || lsn < fault_lsn)) fault_lsn = lsn;
-  if (control_mapping_.data()) __atomic_store_n(&control()->state, HOLDFAST_STATE_FAULTED, __ATOMIC_RELEASE);
+  if (!control_mapping_.data()) return;
+  if (lsn) sequence_open();
+  __atomic_store_n(&control()->state, HOLDFAST_STATE_FAULTED, __ATOMIC_RELEASE);
+}
+
+void Region::lift_doubt() {
+  if (!doubted) return;
+  doubted = false;
+  fault.clear();
+  __atomic_store_n(&control()->state, HOLDFAST_STATE_OK, __ATOMIC_RELEASE);
 }
 
 }  // namespace holdfast

@@ -43,15 +43,17 @@ class Region {
   uint32_t pending = 0;             // committed records that wait to be applied
   bool dirty = false;               // applied images that no fdatasync has covered since the last checkpoint began
   bool removed = false;
-  std::string fault;       // empty: fine. Otherwise why writes are refused.
-  uint64_t fault_lsn = 0;  // the first record that may be missing from the data; 0: none is
-  uint64_t saved_lsn = 0;  // records up to it are in the redo file
-  uint64_t last_lsn = 0;   // the last record that names the region
+  std::string fault;         // empty: fine. Otherwise why writes are refused.
+  bool doubted = false;      // that is all: nothing is known to be wrong, and a person may lift the fault
+  uint64_t fault_lsn = 0;    // the first record that may be missing from the data; 0: none is
+  uint64_t saved_lsn = 0;    // records up to it are in the redo file
+  uint64_t last_lsn = 0;     // the last record that names the region
+  uint64_t resized_lsn = 0;  // the last record that may have changed its size
 
-  // Opens (`creating`: makes) the files of the region in `directory`. The data file must be at least meta.size long;
-  // a shorter one leaves the region faulted, not unopened. Returns an errno value.
+  // Opens (`creating`: makes) the files of the region in `directory`. The data file must be at least meta.size long: a
+  // shorter one, or an adopted one that is not there, leaves the region faulted, not unopened. Returns an errno value.
   int open(const File& directory, bool creating);
-  // Grows or shrinks file, mapping and control to meta.size after meta has changed. Returns an errno value.
+  // Shrinks the file, or takes in its growth, with mapping and control, after meta has changed. Returns an errno value.
   int resized(uint64_t old_size);
 
   bool faulted() const { return !fault.empty(); }
@@ -76,7 +78,11 @@ class Region {
   // Word-wise stores into the mapping between the two. False: SIGBUS; any part may be written.
   bool store(uint64_t offset, const uint8_t* bytes, uint64_t length);
 
+  // `lsn`: the first record that may be missing from the data, if any may. Then the sequence stays odd, so that neither a
+  // mapped reader nor a later opening takes the data for whole.
   void set_fault(const std::string& why, uint64_t lsn);
+  // Takes back a fault that was a doubt only.
+  void lift_doubt();
   // Writes the control page anew for this boot and file.
   int reset_control();
 
@@ -87,6 +93,7 @@ class Region {
   std::vector<uint64_t> populated_;  // one bit per page
 
   holdfast_control* control() const { return reinterpret_cast<holdfast_control*>(control_mapping_.data()); }
+  int open_data(bool creating, FileFacts* facts);
   int map_data();
 };
 

@@ -59,6 +59,16 @@ AnswerRegion* answer_regions(std::vector<uint8_t>& answer) {
   return reinterpret_cast<AnswerRegion*>(answer.data() + sizeof(AnswerHeader));
 }
 
+// Makes the page cache hold a range of a file. What goes wrong, the read that follows will say.
+void read_in(const File& file, uint64_t offset, uint64_t length) {
+  std::vector<uint8_t> bytes(std::min<uint64_t>(length, uint64_t{256} << 10));
+  for (uint64_t done = 0; done < length; done += bytes.size()) {
+    size_t got = 0;
+    std::span<uint8_t> part(bytes.data(), std::min<uint64_t>(bytes.size(), length - done));
+    if (read_some(file, part, offset + done, false, &got) != 0 || got < part.size()) return;
+  }
+}
+
 void fail_request(Staging* staging, uint32_t index, Code code, Field field) {
   staging->failures.push_back({index, static_cast<uint16_t>(code), Section::request, field, 0, 0});
 }
@@ -68,12 +78,19 @@ void fail_request(Staging* staging, uint32_t index, Code code, Field field) {
 // The bytes as they will be once everything committed is applied.
 class Store::CommittedSource : public ByteSource {
  public:
-  CommittedSource(const std::vector<std::shared_ptr<Region>>& regions, const Overlay& overlay)
-      : regions_(regions), overlay_(overlay) {}
+  // `wait`: what is not in memory is read from the disk. Otherwise it reads as zeros and is listed in `cold`, and what
+  // was evaluated with it is void.
+  CommittedSource(const std::vector<std::shared_ptr<Region>>& regions, const Overlay& overlay, bool journal_failed,
+                  bool wait)
+      : regions_(regions), overlay_(overlay), journal_failed_(journal_failed), wait_(wait) {}
 
   Code read(uint16_t region, uint64_t offset, uint64_t length, uint8_t* into) override {
     Region& r = *regions_[region];
-    if (!r.load(offset, length, into)) {
+    // Half a batch may be in it, or bytes that were answered may never be.
+    if (r.fault_lsn || (journal_failed_ && r.pending && overlay_.touches(r, offset, length)))
+      return Code::region_faulted;
+    // A page that was written is in memory. Of any other one, a system call tells without a fault whether it is.
+    if (r.populated(offset, length) ? !r.load(offset, length, into) : !read_file(region, offset, length, into)) {
       r.set_fault("a page of the data file can't be read", 0);
       return Code::region_faulted;
     }
@@ -81,9 +98,25 @@ class Store::CommittedSource : public ByteSource {
     return Code::ok;
   }
 
+  struct Range {
+    uint16_t region;
+    uint64_t offset, length;
+  };
+  std::vector<Range> cold;
+
  private:
+  bool read_file(uint16_t region, uint64_t offset, uint64_t length, uint8_t* into) {
+    size_t got = 0;
+    int error = read_some(regions_[region]->data(), {into, length}, offset, !wait_, &got);
+    if (error != EAGAIN) return error == 0 && got == length;
+    cold.push_back({region, offset, length});
+    memset(into, 0, length);
+    return true;
+  }
+
   const std::vector<std::shared_ptr<Region>>& regions_;
   const Overlay& overlay_;
+  const bool journal_failed_, wait_;
 };
 
 AnswerRegion Store::answer_region(const Region& region) const {
@@ -173,9 +206,9 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
   for (int attempt = 0;; attempt++) {
     staging.reset();
     blocks.clear();
-    if (closing_) return refuse(Code::cancelled);
-    if (!regions_of(batch, &regions, &staging)) return refuse(Code::region_not_found);
     facts.clear();
+    if (closing_) return refuse(Code::cancelled);
+    bool known = regions_of(batch, &regions, &staging);
     for (const auto& region : regions) {
       facts.push_back({region->meta.incarnation, region->meta.meta_generation, region->generation, region->meta.size,
                        (region->meta.flags & kMetaReadOnly) != 0});
@@ -185,17 +218,27 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
     bool has_key = (batch.header.flags & kFrameHasKey) && !(batch.header.flags & kFrameDryRun);
     if (has_key) {
       if (const Outcome* earlier = outcomes_.find(batch.header.key)) {
+        staging.failures.clear();
         if (memcmp(earlier->header.fingerprint, batch.header.fingerprint, 16) != 0)
           return refuse(Code::idempotency_key_reused);
-        if (earlier->lsn > applied_end_.lsn) return refuse(Code::idempotency_in_progress);
-        *answer = earlier->answer;
-        reinterpret_cast<AnswerHeader*>(answer->data())->flags |= kAnswerReplayed;
+        if (!answered(earlier->lsn))
+          return refuse(journal_failed_ ? Code::flush_failed : Code::idempotency_in_progress);
+        replay(*earlier, answer);
         return Progress::done;
       }
     }
+    if (!known) return refuse(Code::region_not_found);
 
-    CommittedSource source(regions, overlay_);
+    CommittedSource source(regions, overlay_, journal_failed_, attempt >= 4);
     code = evaluate_batch(batch, facts, options_.batch, source, &staging);
+    if (!source.cold.empty()) {
+      if (!blocking) return Progress::would_block;
+      lock.unlock();
+      for (const CommittedSource::Range& range : source.cold)
+        read_in(regions[range.region]->data(), range.offset, range.length);
+      lock.lock();
+      continue;
+    }
     // What a durable region has not made durable yet may be looked at, but not told before it is.
     bool observes_unsynced = std::any_of(regions.begin(), regions.end(), [](const auto& region) {
       return region->pending && region->meta.durability == Durability::durable;
@@ -236,7 +279,16 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
     }
     BatchMode mode = batch_mode(batch.header.wait, written);
     if (mode.refused != Code::ok) return refuse(mode.refused);
+    if (observes_unsynced) {
+      mode.synced = true;
+      mode.answer_at_once = false;
+    }
     if (mode.synced && journal_failed_) return refuse(Code::flush_failed);
+    if (mode.synced && changes_waiting_) {
+      if (!blocking) return Progress::would_block;
+      progress_.wait(lock, [&] { return !changes_waiting_ || closing_; });
+      continue;
+    }
 
     uint64_t outcome_bytes = 0;
     size_t answer_bytes = sizeof(AnswerHeader) + blocks.size() * sizeof(AnswerRegion) +
@@ -251,7 +303,7 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
 
     if (bytes > free_bytes()) {
       if (!blocking) return Progress::would_block;
-      if (!wait_for_space(lock, bytes)) return refuse(Code::overloaded);
+      if (!wait_for_space(lock, bytes)) return refuse(closing_ ? Code::cancelled : Code::overloaded);
       continue;
     }
     if (cold) {
@@ -259,41 +311,55 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
       struct Range {
         std::shared_ptr<Region> region;
         std::shared_ptr<Mapping> mapping;
+        bool sparse;
         uint64_t offset, length;
+        Code populated;
       };
       std::vector<Range> ranges;
       for (const Image& image : staging.images) {
         const auto& region = regions[image.region];
         if (!region->populated(image.offset, image.length))
-          ranges.push_back({region, region->mapping(), image.offset, image.length});
+          ranges.push_back({region, region->mapping(), (region->meta.flags & kMetaSparse) != 0, image.offset,
+                            image.length, Code::ok});
       }
       lock.unlock();
-      Code populated = Code::ok;
-      for (const Range& range : ranges) {
-        populated = Region::populate(range.region->data(), *range.mapping, range.region->meta.flags & kMetaSparse,
-                                     range.offset, range.length);
-        if (populated != Code::ok) break;
+      for (Range& range : ranges) {
+        range.populated =
+            Region::populate(range.region->data(), *range.mapping, range.sparse, range.offset, range.length);
+        if (range.populated != Code::ok) break;
       }
       lock.lock();
-      if (populated == Code::region_faulted)
-        ranges.front().region->set_fault("the data file was truncated or can't be written", 0);
-      if (populated != Code::ok) return refuse(populated);
-      for (const Range& range : ranges)
-        if (range.region->mapping() == range.mapping) range.region->mark_populated(range.offset, range.length);
+      for (const Range& range : ranges) {
+        // Resized meanwhile: whatever was found is not about the pages that it has now.
+        if (range.region->mapping() != range.mapping) continue;
+        if (range.populated == Code::ok) {
+          range.region->mark_populated(range.offset, range.length);
+          continue;
+        }
+        if (range.populated == Code::region_faulted)
+          range.region->set_fault("the data file was truncated or can't be written", 0);
+        return refuse(range.populated);
+      }
       // Somebody may have resized the region meanwhile, again and again: give up rather than spin.
       if (attempt == 16) return refuse(Code::overloaded);
       continue;
     }
+    auto give_up = [&](Code why) {
+      // A copy that no record will lay anything over would outlive the bytes that it was made of.
+      if (mode.synced)
+        for (const Image& image : staging.images) overlay_.drop(*regions[image.region], image.offset, image.length, 0);
+      return refuse(why);
+    };
     if (mode.synced) {
       for (const Image& image : staging.images)
         if (!overlay_.prepare(*regions[image.region], image.offset, image.length)) {
           regions[image.region]->set_fault("a page of the data file can't be read", 0);
-          return refuse(Code::region_faulted);
+          return give_up(Code::region_faulted);
         }
     }
 
     // Nothing can fail from here on but the process, the machine or a page of the mapping.
-    if (!critical_begin()) return refuse(Code::draining);
+    if (!critical_begin()) return give_up(Code::draining);
     std::vector<RecordRegion> record_regions;
     for (const Region* region : written) record_regions.push_back({region->meta.incarnation, region->generation + 1});
     for (size_t i = 0; i < regions.size(); i++) {
@@ -353,7 +419,7 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
         if (mode.answer_at_once) region->acknowledged_lsn = next.lsn;
       }
       if (pending_.empty()) oldest_pending_us_ = monotonic_us();
-      pending_.push_back({next.lsn, before});
+      pending_.push_back({next.lsn, before, mode.answer_at_once});
       if (!mode.answer_at_once) waiters_.push_back({next.lsn, ticket, std::move(built), regions});
     }
     critical_end();
@@ -376,13 +442,33 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
   }
 }
 
+// Whether the answer to a committed batch may be told again: it was told, or is about to be.
+bool Store::answered(uint64_t lsn) const {
+  if (unfinished_ && lsn == unfinished_->lsn + 1) return false;
+  auto it = std::lower_bound(pending_.begin(), pending_.end(), lsn,
+                             [](const Pending& pending, uint64_t wanted) { return pending.lsn < wanted; });
+  return it == pending_.end() || it->lsn != lsn || it->answered;
+}
+
+void Store::replay(const Outcome& earlier, std::vector<uint8_t>* answer) const {
+  *answer = earlier.answer;
+  auto* header = reinterpret_cast<AnswerHeader*>(answer->data());
+  header->flags |= kAnswerReplayed;
+  AnswerRegion* blocks = answer_regions(*answer);
+  for (uint32_t i = 0; i < header->region_count; i++) {
+    auto it = by_incarnation_.find(blocks[i].incarnation);
+    if (it != by_incarnation_.end())
+      blocks[i].durable_generation = std::min(it->second->durable_generation, blocks[i].generation);
+  }
+}
+
 void Store::publish_record(const ChainEnd& next) {
   head_ = next;
   __atomic_store_n(&words_->committed, next.lsn, __ATOMIC_RELEASE);
 }
 
 void Store::advance_applied() {
-  applied_end_ = pending_.empty() ? head_ : pending_.front().before;
+  applied_end_ = unfinished_ ? *unfinished_ : pending_.empty() ? head_ : pending_.front().before;
   // A record that a faulted region could not take counts as not applied until its redo file has it.
   uint64_t applied = poisoned_lsn_ ? std::min(applied_end_.lsn, poisoned_lsn_ - 1) : applied_end_.lsn;
   __atomic_store_n(&words_->applied, applied, __ATOMIC_RELEASE);
@@ -513,20 +599,28 @@ void Store::fault_after_sync_error(int error) {
   journal_failed_ = true;
   for (auto& [name, region] : regions_) {
     (void)name;
-    if (region->meta.durability != Durability::fast)
+    // A fast region with a record in a batch of several modes has batches that will not be applied, too.
+    if (region->meta.durability != Durability::fast || region->pending)
       region->set_fault(std::string("the journal could not be made durable: ") + strerror(error), 0);
   }
 }
 
 bool Store::flush_step() {
   Lock lock(lock_);
-  if ((pending_.empty() && waiters_.empty()) || journal_failed_) return false;
-  flush_once(lock);
+  bool work = !(pending_.empty() && waiters_.empty()) && !journal_failed_;
+  if (work) flush_once(lock);
+  deliver(lock);
+  return work;
+}
+
+// Hands out the answers that are ready, without the lock.
+void Store::deliver(Lock& lock) {
+  if (settled_.empty()) return;
   std::vector<Settled> settled = std::move(settled_);
   settled_.clear();
   lock.unlock();
-  if (!settled.empty() && options_.on_settled) options_.on_settled(std::move(settled));
-  return true;
+  if (options_.on_settled) options_.on_settled(std::move(settled));
+  lock.lock();
 }
 
 void Store::run_flusher() {
@@ -535,8 +629,10 @@ void Store::run_flusher() {
     auto due = [&] {
       if (closing_) return true;
       if (journal_failed_) return false;
-      if (!waiters_.empty() || (flush_wanted_ > applied_end_.lsn && !pending_.empty())) return true;
-      return !pending_.empty() && monotonic_us() - oldest_pending_us_ >= options_.flush_interval_ms * 1000ull;
+      if (!waiters_.empty()) return true;
+      if (pending_.empty()) return false;
+      return pending_.front().lsn <= flush_wanted_ ||
+             monotonic_us() - oldest_pending_us_ >= options_.flush_interval_ms * 1000ull;
     };
     while (!due()) {
       if (pending_.empty() || journal_failed_)
@@ -551,19 +647,23 @@ void Store::run_flusher() {
   }
 }
 
-void Store::drain_pending(Lock& lock) {
-  while (!pending_.empty() && !journal_failed_) {
-    if (!options_.threads || closing_) {
+// Waits until no record up to `lsn` is pending. False: the store is closing or its journal failed.
+bool Store::wait_applied(Lock& lock, uint64_t lsn) {
+  while (!closing_ && !journal_failed_ && !pending_.empty() && pending_.front().lsn <= lsn) {
+    if (!options_.threads) {
       flush_once(lock);
+      deliver(lock);
       continue;
     }
-    flush_wanted_ = head_.lsn;
+    flush_wanted_ = std::max(flush_wanted_, lsn);
     flusher_wake_.notify_one();
     progress_.wait(lock);
   }
+  return !closing_ && !journal_failed_;
 }
 
 bool Store::wait_for_space(Lock& lock, uint64_t bytes) {
+  if (bytes > journal_.ring_bytes()) return false;
   auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(options_.full_wait_ms_max);
   while (bytes > free_bytes()) {
     if (!options_.threads) {
@@ -601,11 +701,17 @@ Store::Progress Store::read(const std::string& name, uint64_t offset, uint64_t l
     facts->region.generation = region->visible_generation;
     *code = offset > region->meta.size || length > region->meta.size - offset ? Code::out_of_bounds : Code::ok;
     if (*code != Code::ok) return Progress::done;
+    // Half a batch may be in it, or an old page in place of one that could not be written.
+    *code = region->fault_lsn ? Code::region_faulted : Code::ok;
+    if (*code != Code::ok) return Progress::done;
     // What was answered must be seen by whoever reads it: bring its apply forward.
-    if (region->pending && region->acknowledged_lsn > applied_end_.lsn && !journal_failed_ &&
+    if (region->pending && region->acknowledged_lsn >= pending_.front().lsn &&
         overlay_.touches(*region, offset, length)) {
+      // It never will be: neither the old bytes nor those that may not last are the answer.
+      if (journal_failed_) *code = Code::region_faulted;
+      if (journal_failed_) return Progress::done;
       if (!blocking) return Progress::would_block;
-      drain_pending(lock);
+      wait_applied(lock, region->acknowledged_lsn);
       continue;
     }
     // Through the page cache with a system call rather than the mapping: no page fault, no SIGBUS, and the kernel
@@ -637,15 +743,20 @@ Store::Progress Store::read(const std::string& name, uint64_t offset, uint64_t l
 Code Store::flush(const std::string& name) {
   Lock lock(lock_);
   if (closing_) return Code::cancelled;
+  if (!name.empty()) {
+    auto it = regions_.find(name);
+    if (it == regions_.end()) return Code::region_not_found;
+    if (it->second->faulted()) return Code::region_faulted;
+  }
+  if (!wait_applied(lock, head_.lsn)) return closing_ ? Code::cancelled : Code::flush_failed;
   std::vector<std::pair<std::shared_ptr<Region>, uint64_t>> fast;
   for (auto& [region_name, region] : regions_)
-    if ((name.empty() || region_name == name) && region->meta.durability == Durability::fast)
-      fast.emplace_back(region, 0);
-  if (!name.empty() && !regions_.contains(name)) return Code::region_not_found;
-  drain_pending(lock);
-  if (journal_failed_) return Code::flush_failed;
-  for (auto& [region, generation] : fast) generation = region->visible_generation;
+    if ((name.empty() || region_name == name) && region->meta.durability == Durability::fast && !region->faulted())
+      fast.emplace_back(region, region->visible_generation);
   lock.unlock();
+  if (fast.empty()) return Code::ok;
+  // One at a time with the last checkpoint of a closing store: the kernel tells an error of a file to one of them only.
+  std::lock_guard<std::mutex> no_checkpoint(checkpoint_lock_);
   Code code = Code::ok;
   for (auto& [region, generation] : fast) {
     int error = sync_data(region->data());
@@ -662,14 +773,14 @@ Code Store::flush(const std::string& name) {
 }
 
 // Copies the records that a faulted region still needs out of the ring, before the checkpoint frees them.
-int Store::save_redo(const std::vector<std::shared_ptr<Region>>& faulted, uint64_t up_to) {
-  for (const auto& region : faulted) {
+int Store::save_redo(const std::vector<Faulted>& faulted, uint64_t up_to) {
+  for (const auto& [region, fault_lsn, saved_lsn] : faulted) {
     std::vector<uint8_t> saved;
     uint64_t position = journal_.checkpoint().position;
     for (uint64_t lsn = journal_.checkpoint().lsn + 1; lsn <= up_to; lsn++) {
       const RecordHeader* record = journal_.record_at(position);
       position += record->total_bytes;
-      if (record->kind != RecordKind::batch || lsn < region->fault_lsn || lsn <= region->saved_lsn) continue;
+      if (record->kind != RecordKind::batch || lsn < fault_lsn || lsn <= saved_lsn) continue;
       RecordReader reader(record);
       bool concerned = false;
       for (uint32_t i = 0; i < record->region_count; i++)
@@ -681,16 +792,31 @@ int Store::save_redo(const std::vector<std::shared_ptr<Region>>& faulted, uint64
       auto* copy = reinterpret_cast<RecordHeader*>(saved.data() + at);
       copy->crc = record_crc(*copy, 0);  // stands alone: it has no predecessor here
     }
-    if (saved.empty()) continue;
-    File file;
-    if (int error = open_at(region->directory(), "redo", O_RDWR | O_CREAT, &file)) return error;
-    if (int error = append_all(file, saved)) return error;
-    if (int error = sync_all(file)) return error;
-    if (int error = sync_all(region->directory())) return error;
+    if (!saved.empty()) {
+      File file;
+      FileFacts before;
+      if (int error = open_at(region->directory(), "redo", O_RDWR | O_CREAT, &file)) return error;
+      if (int error = file_facts(file, &before)) return error;
+      int error = append_all(file, saved);
+      if (!error) error = sync_all(file);
+      if (!error) error = sync_all(region->directory());
+      if (error) {
+        truncate_to(file, before.size);  // half a record would hide what the next attempt appends
+        return error;
+      }
+    }
     Lock lock(lock_);
     region->saved_lsn = up_to;
   }
   return 0;
+}
+
+// The caller holds the lock.
+std::vector<Store::Faulted> Store::faulted_regions() const {
+  std::vector<Faulted> faulted;
+  for (auto& [name, region] : regions_)
+    if (region->fault_lsn) faulted.push_back({region, region->fault_lsn, region->saved_lsn});
+  return faulted;
 }
 
 int Store::checkpoint(bool everything) {
@@ -698,6 +824,7 @@ int Store::checkpoint(bool everything) {
   Lock lock(lock_);
   checkpoint_wanted_ = false;
   if (journal_failed_) return EIO;
+  if (closing_ && !everything) return ECANCELED;  // the lease may be another process's by now
   Checkpoint next = journal_.checkpoint();
   uint64_t from = next.lsn;
   next.sequence++;
@@ -728,12 +855,8 @@ int Store::checkpoint(bool everything) {
     }
   }
   HOLDFAST_FAILPOINT("checkpoint_data_synced");
-  std::vector<std::shared_ptr<Region>> faulted;
   lock.lock();
-  for (auto& [name, region] : regions_) {
-    (void)name;
-    if (region->fault_lsn) faulted.push_back(region);
-  }
+  std::vector<Faulted> faulted = faulted_regions();
   lock.unlock();
   int error = save_redo(faulted, next.lsn);
   if (!error && !faulted.empty()) {

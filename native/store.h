@@ -179,12 +179,18 @@ class Store {
   struct Pending {
     uint64_t lsn;
     ChainEnd before;  // where the record starts, and its seed
+    bool answered;    // at its publication
   };
   struct Waiter {
     uint64_t lsn;  // answered when everything up to it is durable and applied
     uint64_t ticket;
     std::vector<uint8_t> answer;
     std::vector<std::shared_ptr<Region>> regions;
+  };
+  // A region that lacks records, as of a look under the lock.
+  struct Faulted {
+    std::shared_ptr<Region> region;
+    uint64_t fault_lsn, saved_lsn;
   };
   using Lock = std::unique_lock<std::mutex>;
   class CommittedSource;
@@ -195,7 +201,8 @@ class Store {
   Code open_files(std::string* detail);
   Code open_regions(std::string* detail);
   Code recover(std::string* detail);
-  void redo(const RecordHeader* record, bool again);
+  int redo(const RecordHeader* record, bool again);
+  int mark_unverified(const std::shared_ptr<Region>& region);
   void redo_saved(const std::shared_ptr<Region>& region);
   int fresh_chain();
   int write_words();
@@ -214,12 +221,16 @@ class Store {
   // `everything`: the data of `fast` regions is made durable as well, for an orderly end.
   int checkpoint(bool everything);
   bool wait_for_space(Lock& lock, uint64_t bytes);
+  bool wait_applied(Lock& lock, uint64_t lsn);
+  bool answered(uint64_t lsn) const;
+  void replay(const Outcome& earlier, std::vector<uint8_t>* answer) const;
   uint64_t free_bytes() const { return journal_.ring_bytes() - (head_.position - journal_.checkpoint().position); }
   AnswerRegion answer_region(const Region& region) const;
-  void drain_pending(Lock& lock);
+  void deliver(Lock& lock);
   int flush_once(Lock& lock);
   void fault_after_sync_error(int error);
-  int save_redo(const std::vector<std::shared_ptr<Region>>& faulted, uint64_t up_to);
+  std::vector<Faulted> faulted_regions() const;
+  int save_redo(const std::vector<Faulted>& faulted, uint64_t up_to);
   void run_flusher();
   void run_checkpointer();
 
@@ -228,13 +239,22 @@ class Store {
   bool replay(const Conditions& conditions, MetaResult* result, Code* code);
   Code begin(const RegionMeta& wanted, const Conditions& conditions, bool stream, std::unique_ptr<NewRegion>* out,
              MetaResult* result, std::string* detail);
+  uint32_t regions_max() const { return std::min(options_.regions_max, journal_.region_capacity()); }
+  uint64_t change_bytes(const RegionMeta& meta, const Conditions& conditions) const;
+  bool quiet(uint64_t bytes) const {
+    return pending_.empty() && bytes <= free_bytes() && !unfinished_ && !journal_failed_;
+  }
+  Code become_quiet(Lock& lock, uint64_t bytes);
   Code publish_meta(RecordKind kind, uint64_t generation, const RegionMeta& meta, const Conditions& conditions,
-                    std::string* detail, Lock& lock);
+                    std::string* detail);
+  Code leave_unfinished(const ChainEnd& before, int error, const std::string& what, std::string* detail);
   int apply_create(const RegionMeta& meta);
-  int apply_meta(const std::shared_ptr<Region>& region, const RegionMeta& meta);
+  int apply_meta(const std::shared_ptr<Region>& region, const RegionMeta& meta, bool staged);
   int apply_remove(const std::shared_ptr<Region>& region);
   Code make_files(const RegionMeta& meta, bool stream, std::unique_ptr<NewRegion>* out, std::string* detail);
   int write_meta(const File& directory, const RegionMeta& meta);
+  int stage_meta(const File& directory, const RegionMeta& meta);
+  int place_meta(const File& directory);
   uint64_t new_incarnation();
   RegionInfo info_of(const Region& region) const;
 
@@ -264,9 +284,11 @@ class Store {
   uint64_t flush_wanted_ = 0;     // flush at once up to this lsn
   uint64_t oldest_pending_us_ = 0;
   bool checkpoint_wanted_ = false;
-  uint64_t poisoned_lsn_ = 0;    // the first record that a faulted region needs and no redo file has; 0: none
-  bool journal_failed_ = false;  // an fdatasync of the journal failed: only fast regions go on
-  bool recovering_ = false;      // images are applied without settling their region
+  uint32_t changes_waiting_ = 0;        // changes of regions that wait for pending_ to run empty
+  std::optional<ChainEnd> unfinished_;  // before a change that could not be applied; no checkpoint passes it
+  uint64_t poisoned_lsn_ = 0;           // the first record that a faulted region needs and no redo file has; 0: none
+  bool journal_failed_ = false;         // an fdatasync of the journal failed: only fast regions go on
+  bool recovering_ = false;             // images are applied without settling their region
   bool closing_ = false;
   uint64_t last_incarnation_ = 0;
   uint64_t commits_ = 0, flushes_ = 0, checkpoints_ = 0;

@@ -77,8 +77,21 @@ Code Store::open_files(std::string* detail) {
     return fail(detail, error, "can't map " + dir + "/store.lock");
   words_ = reinterpret_cast<StoreWords*>(words_mapping_.data());
 
+  if (int made = make_directory_at(root_, "regions"); made && made != EEXIST)
+    return fail(detail, made, "can't make " + dir + "/regions");
+  if (int opened = open_directory_at(root_, "regions", &regions_directory_))
+    return fail(detail, opened, "can't open " + dir + "/regions");
+
   int error = journal_.open(root_);
   if (error == ENOENT) {
+    std::vector<std::string> regions;
+    if (int listed = list_directory(regions_directory_, &regions))
+      return fail(detail, listed, "can't list " + dir + "/regions");
+    if (!regions.empty()) {
+      // Their generations are in it: begun anew, an entity tag would match bytes that it never stood for.
+      *detail = dir + "/journal is missing, but there are regions; restore it, or move " + dir + "/regions away";
+      return Code::store_corrupt;
+    }
     Checkpoint first;
     first.sequence = 1;
     first.salt = random_u64();
@@ -88,16 +101,11 @@ Code Store::open_files(std::string* detail) {
     error = journal_.open(root_);
   }
   if (error == EBADMSG) {
-    *detail =
-        dir +
-        "/journal has no valid checkpoint; keep it, restore the directory from a backup, or move it away to start anew";
+    *detail = dir + "/journal has no valid checkpoint; restore " + dir +
+              " from a backup, or move all of it away to start anew";
     return Code::store_corrupt;
   }
   if (error) return fail(detail, error, "can't open " + dir + "/journal");
-  if (int made = make_directory_at(root_, "regions"); made && made != EEXIST)
-    return fail(detail, made, "can't make " + dir + "/regions");
-  if (int opened = open_directory_at(root_, "regions", &regions_directory_))
-    return fail(detail, opened, "can't open " + dir + "/regions");
   if (int opened = outcomes_.open(root_)) return fail(detail, opened, "can't open the outcomes files in " + dir);
   return Code::ok;
 }
@@ -122,12 +130,7 @@ Code Store::open_regions(std::string* detail) {
       *detail = path + "/meta does not decode; restore it, or move the region's directory away";
       return Code::store_corrupt;
     }
-    if (int opened = region->open(directory, false)) {
-      // An adopted file may be on a disk that is not there today; the other regions still are.
-      if (!(region->meta.flags & kMetaAdopted)) return fail(detail, opened, "can't open the files of " + path);
-      *detail = region->meta.path + " of region " + name + " can't be opened";
-      return fail(detail, opened, *detail);
-    }
+    if (int opened = region->open(directory, false)) return fail(detail, opened, "can't open the files of " + path);
     last_incarnation_ = std::max(last_incarnation_, region->meta.incarnation);
     by_incarnation_[region->meta.incarnation] = region;
     regions_[name] = std::move(region);
@@ -173,7 +176,7 @@ Code Store::recover(std::string* detail) {
   conditions.same_boot_and_journal = same;
   conditions.same_chain = same_chain;
   conditions.counts_sane = checkpoint.lsn <= applied && applied <= committed;
-  conditions.chain_reaches_committed = end.lsn == committed;
+  conditions.chain_reaches_committed = same_chain ? end.lsn == committed : end.lsn >= committed;
   conditions.all_applied_and_settled =
       committed == applied &&
       std::all_of(regions_.begin(), regions_.end(), [](const auto& entry) { return entry.second->sequence_settled(); });
@@ -187,17 +190,23 @@ Code Store::recover(std::string* detail) {
   if (report_.row == RecoveryRow::C) {
     report_.detail = "the journal ends at record " + std::to_string(end.lsn) + ", but " + std::to_string(committed) +
                      " were committed; kept as journal.corrupt";
-    if (int kept = replace_at(root_, "journal", "journal.corrupt"))
-      return fail(detail, kept, "can't keep " + dir + "/journal");
-    if (int synced = sync_all(root_)) return fail(detail, synced, "can't keep " + dir + "/journal");
+    // A second name, not a rename: without a journal the next start, after a kill here, would find nothing wrong.
+    int kept = link_at(root_, "journal", "journal.corrupt");
+    if (!kept || kept == EEXIST) kept = sync_all(root_);
+    if (kept) return fail(detail, kept, "can't keep " + dir + "/journal");
+    for (auto& [name, region] : regions_)
+      if (int marked = mark_unverified(region)) return fail(detail, marked, "can't mark region " + name);
+  }
+  if (exists_at(root_, "journal.corrupt")) {
+    // For as long as nobody has looked: a restart makes no batch whole.
     for (auto& [name, region] : regions_) {
       (void)name;
-      region->set_fault("the journal is corrupt: batches of this region may be missing", 0);
+      if (region->faulted() || !(region->meta.flags & kMetaUnverified)) continue;
+      region->set_fault("batches of this region may be missing: the journal was corrupt, see journal.corrupt", 0);
+      region->doubted = true;
     }
   }
 
-  std::vector<std::string> names;
-  if (int listed = list_directory(root_, &names)) return fail(detail, listed, "can't list " + dir);
   bool redoing = report_.row == RecoveryRow::B || report_.row == RecoveryRow::D || report_.row == RecoveryRow::F;
   // With every word in order but a sequence left odd there is no telling which record was being applied: all of them.
   uint64_t after = report_.row == RecoveryRow::B && applied != committed ? applied : checkpoint.lsn;
@@ -218,28 +227,29 @@ Code Store::recover(std::string* detail) {
   for (const RecordHeader* record : chain) {
     bool again = redoing && record->lsn > after;
     if (HOLDFAST_MUTANT("redo_marks_first") && again) __atomic_store_n(&words_->applied, record->lsn, __ATOMIC_RELEASE);
-    redo(record, again);
+    if (int failed = redo(record, again))
+      return fail(detail, failed, "can't redo record " + std::to_string(record->lsn) + " of " + dir);
     report_.redone += again;
     if (again && report_.row == RecoveryRow::B && after == applied)
       __atomic_store_n(&words_->applied, record->lsn, __ATOMIC_RELEASE);
     HOLDFAST_FAILPOINT("recovery_record_redone");
   }
   recovering_ = false;
+  std::vector<std::string> names;
+  if (int listed = list_directory(root_, &names)) return fail(detail, listed, "can't list " + dir);
   for (const std::string& name : names)
     if (name.starts_with(".new-") || name.starts_with(".old-"))
       if (int removed = remove_tree_at(root_, name))
         return fail(detail, removed, "can't remove the unfinished " + dir + "/" + name);
 
   for (auto& [name, region] : regions_) {
-    region->durable_generation = region->visible_generation;
-    if (report_.row == RecoveryRow::F && region->meta.durability == Durability::fast &&
-        !(region->meta.flags & kMetaUnverified)) {
-      RegionMeta marked = region->meta;
-      marked.flags |= kMetaUnverified;
-      if (int written = write_meta(region->directory(), marked))
-        return fail(detail, written, "can't mark region " + name);
-      region->meta = marked;
-    }
+    const bool fast = region->meta.durability == Durability::fast;
+    // After a kill, what a fast region took since its last sync is in the page cache and nowhere else.
+    const bool in_memory_only =
+        fast && (report_.row == RecoveryRow::A || report_.row == RecoveryRow::B) && !checkpoint.clean;
+    region->durable_generation = in_memory_only ? 0 : region->visible_generation;
+    if (report_.row == RecoveryRow::F && fast)
+      if (int marked = mark_unverified(region)) return fail(detail, marked, "can't mark region " + name);
     if (region->meta.flags & kMetaUnverified) report_.unverified.push_back(name);
     if (region->faulted()) report_.faulted.push_back(name);
     if (int reset = region->reset_control())
@@ -281,8 +291,17 @@ Code Store::recover(std::string* detail) {
   return Code::ok;
 }
 
-// One record of the chain: what it says of generations and outcomes always, what it does only if `again`.
-void Store::redo(const RecordHeader* record, bool again) {
+int Store::mark_unverified(const std::shared_ptr<Region>& region) {
+  if (region->meta.flags & kMetaUnverified) return 0;
+  RegionMeta marked = region->meta;
+  marked.flags |= kMetaUnverified;
+  if (int error = write_meta(region->directory(), marked)) return error;
+  region->meta = marked;
+  return 0;
+}
+
+// One record of the chain: what it says of generations and outcomes always, what it does only if `again`. errno value.
+int Store::redo(const RecordHeader* record, bool again) {
   RecordReader reader(record);
   if (record->kind == RecordKind::batch) {
     if (again) apply_images(record);
@@ -295,24 +314,27 @@ void Store::redo(const RecordHeader* record, bool again) {
       if (record->kind == RecordKind::create && !region)
         error = apply_create(meta);
       else if (record->kind == RecordKind::meta && region && region->meta.meta_generation < meta.meta_generation)
-        error = apply_meta(region, meta);
-      else if (record->kind == RecordKind::meta && region)
+        error = apply_meta(region, meta, false);
+      else if (record->kind == RecordKind::meta && region && !(region->meta.flags & kMetaAdopted))
         error = region->resized(region->meta.size + 1);  // the file's length again, in case the kill came before it
       else if (record->kind == RecordKind::remove && region)
         error = apply_remove(region);
-      if (error && region)
-        region->set_fault(std::string("a change of the region could not be redone: ") + strerror(error), 0);
+      if (error) return error;
     }
   }
   for (uint32_t i = 0; i < record->region_count; i++) {
     RecordRegion named = reader.region(i);
     auto it = by_incarnation_.find(named.incarnation);
     if (it == by_incarnation_.end()) continue;
-    it->second->generation = it->second->visible_generation = std::max(it->second->generation, named.generation);
-    it->second->last_lsn = record->lsn;
+    Region& region = *it->second;
+    region.generation = std::max(region.generation, named.generation);
+    if (!region.fault_lsn || record->lsn < region.fault_lsn) region.visible_generation = region.generation;
+    region.last_lsn = record->lsn;
+    if (record->kind == RecordKind::meta) region.resized_lsn = record->lsn;
   }
   std::span<const uint8_t> answer;
   if (const OutcomeHeader* outcome = reader.outcome(&answer)) outcomes_.add(*outcome, answer, record->lsn);
+  return 0;
 }
 
 // Redoes what a faulted region could not take in an earlier life.
@@ -320,36 +342,41 @@ void Store::redo_saved(const std::shared_ptr<Region>& region) {
   if (!exists_at(region->directory(), "redo")) return;
   File file;
   std::vector<uint8_t> bytes;
-  int error = open_at(region->directory(), "redo", O_RDONLY, &file);
+  int error = open_at(region->directory(), "redo", O_RDWR, &file);
   if (!error) error = read_whole(file, size_t{1} << 32, &bytes);
   size_t at = 0;
-  uint64_t first = 0;
-  while (!error && at + sizeof(RecordHeader) <= bytes.size()) {
+  uint64_t first = 0, last = 0;
+  // All of them, also behind a failure: what they say of lsns and generations holds.
+  while (at + sizeof(RecordHeader) <= bytes.size()) {
     const auto* record = reinterpret_cast<const RecordHeader*>(bytes.data() + at);
     if (record->magic != kRecordMagic || record->total_bytes < sizeof *record ||
         record->total_bytes > bytes.size() - at || record_crc(*record, 0) != record->crc)
       break;
     if (!first) first = record->lsn;
+    last = record->lsn;
     RecordReader reader(record);
     // The other regions of the record took it at the time.
     reader.each_image([&](const ImageHeader& image, const uint8_t* from) {
       if (reader.region(image.region).incarnation != region->meta.incarnation || image.offset >= region->meta.size)
         return;
       uint64_t length = std::min<uint64_t>(image.length, region->meta.size - image.offset);
-      if (!region->store(image.offset, from, length)) error = EIO;
+      if (!error && !region->store(image.offset, from, length)) error = EIO;
     });
-    for (uint32_t i = 0; i < record->region_count; i++)
-      if (reader.region(i).incarnation == region->meta.incarnation)
-        region->generation = region->visible_generation = std::max(region->generation, reader.region(i).generation);
+    for (uint32_t i = 0; i < record->region_count; i++) {
+      if (reader.region(i).incarnation != region->meta.incarnation) continue;
+      region->generation = std::max(region->generation, reader.region(i).generation);
+      if (!error) region->visible_generation = region->generation;
+    }
     at += record->total_bytes;
-    report_.redone++;
+    report_.redone += !error;
   }
   if (!error) error = sync_data(region->data());
   if (!error) error = remove_file_at(region->directory(), "redo");
   if (error) {
-    region->set_fault(std::string("earlier batches could not be redone: ") + strerror(error), 0);
-    region->fault_lsn = first;
-    region->saved_lsn = applied_end_.lsn;
+    // Half a record at the end, which the ring still has whole, would hide what is appended next.
+    if (at < bytes.size()) truncate_to(file, at);
+    region->set_fault(std::string("earlier batches could not be redone: ") + strerror(error), first);
+    region->saved_lsn = region->last_lsn = last;
   }
 }
 
@@ -363,14 +390,12 @@ int Store::fresh_chain() {
              journal_.checkpoint().lsn + 1);
   }
   Checkpoint next = journal_.checkpoint();
-  std::vector<std::shared_ptr<Region>> faulted;
   next.regions.clear();
   for (auto& [name, region] : regions_) {
     (void)name;
     next.regions.push_back({region->meta.incarnation, region->visible_generation});
-    if (region->fault_lsn) faulted.push_back(region);
   }
-  if (int error = save_redo(faulted, head_.lsn)) return error;
+  if (int error = save_redo(faulted_regions(), head_.lsn)) return error;
   if (int error = outcomes_.save(outcomes_.encode(next.lsn, head_.lsn))) return error;
   next.sequence++;
   next.lsn = head_.lsn;

@@ -20,6 +20,9 @@ Code fail(std::string* detail, int error, const std::string& what) {
   return file_code(error);
 }
 
+// Of a change's outcome: the kind, padding and two generations. The meta follows.
+constexpr size_t kChangeAnswerBytes = 24;
+
 std::string new_name(uint64_t incarnation) { return ".new-" + std::to_string(incarnation); }
 std::string old_name(uint64_t incarnation) { return ".old-" + std::to_string(incarnation); }
 
@@ -68,18 +71,18 @@ bool Store::replay(const Conditions& c, MetaResult* result, Code* code) {
   if (!earlier) return false;
   if (memcmp(earlier->header.fingerprint, c.fingerprint, sizeof c.fingerprint) != 0) {
     *code = Code::idempotency_key_reused;
-  } else if (earlier->lsn > applied_end_.lsn) {
+  } else if (!answered(earlier->lsn)) {
     *code = Code::idempotency_in_progress;
   } else {
     // The outcome of a change is one byte for its kind, the generations and the meta as it was then.
     RegionInfo& info = result->info;
     std::span<const uint8_t> answer = earlier->answer;
     *code = Code::store_corrupt;
-    if (answer.size() < 24) return true;
+    if (answer.size() < kChangeAnswerBytes) return true;
     RecordKind kind = static_cast<RecordKind>(answer[0]);
     memcpy(&info.generation, answer.data() + 8, 8);
     memcpy(&info.durable_generation, answer.data() + 16, 8);
-    if (!decode_meta(answer.subspan(24), &info.meta)) return true;
+    if (!decode_meta(answer.subspan(kChangeAnswerBytes), &info.meta)) return true;
     result->replayed = true;
     result->created = kind == RecordKind::create;
     result->removed = kind == RecordKind::remove;
@@ -93,16 +96,38 @@ uint64_t Store::new_incarnation() {
   return last_incarnation_;
 }
 
-// Publishes and syncs a record about a region. The caller holds the lock, pending_ is empty, and it applies on ok.
-// On an error nothing was written that a recovery would take up.
+// Bytes of the record that publish_meta() writes.
+uint64_t Store::change_bytes(const RegionMeta& meta, const Conditions& conditions) const {
+  uint64_t encoded = sizeof(MetaHeader) + meta.name.size() + meta.labels.size() + meta.path.size();
+  return record_bytes(1, {}, encoded, conditions.has_key ? sizeof(OutcomeHeader) + kChangeAnswerBytes + encoded : 0);
+}
+
+// Waits until nothing is pending and the ring has room for a record of `bytes`; then the caller may change regions, for
+// as long as it keeps the lock. The lock is let go meanwhile: on ok, look at everything again.
+Code Store::become_quiet(Lock& lock, uint64_t bytes) {
+  if (unfinished_) return Code::io_error;
+  changes_waiting_++;  // batches that would have to wait for a sync stand back, or there would always be another one
+  Code code = Code::ok;
+  while (code == Code::ok && !quiet(bytes)) {
+    if (!wait_applied(lock, head_.lsn))
+      code = closing_ ? Code::cancelled : Code::flush_failed;
+    else if (bytes > free_bytes() && !wait_for_space(lock, bytes))
+      code = closing_ ? Code::cancelled : Code::overloaded;
+  }
+  changes_waiting_--;
+  progress_.notify_all();
+  return code;
+}
+
+// Publishes and syncs a record about a region. The store is quiet(change_bytes()), and the caller applies on ok. On an
+// error, head_ tells whether the record was published all the same: then a recovery will take it up.
 Code Store::publish_meta(RecordKind kind, uint64_t generation, const RegionMeta& meta, const Conditions& conditions,
-                         std::string* detail, Lock& lock) {
-  if (journal_failed_) return Code::flush_failed;
+                         std::string* detail) {
   std::vector<uint8_t> encoded = encode_meta(meta);
   std::vector<uint8_t> answer;
   OutcomeHeader outcome = {};
   if (conditions.has_key) {
-    answer.resize(24);
+    answer.resize(kChangeAnswerBytes);
     answer[0] = static_cast<uint8_t>(kind);
     memcpy(answer.data() + 8, &generation, 8);
     memcpy(answer.data() + 16, &generation, 8);
@@ -111,9 +136,6 @@ Code Store::publish_meta(RecordKind kind, uint64_t generation, const RegionMeta&
     memcpy(outcome.fingerprint, conditions.fingerprint, sizeof outcome.fingerprint);
     outcome.answer_bytes = static_cast<uint32_t>(answer.size());
   }
-  uint64_t bytes = record_bytes(1, {}, encoded.size(), conditions.has_key ? sizeof outcome + answer.size() : 0);
-  if (bytes > free_bytes() && !wait_for_space(lock, bytes)) return Code::overloaded;
-  drain_pending(lock);  // the wait let others in
   if (!critical_begin()) return Code::draining;
   RecordHeader header = {};
   header.kind = kind;
@@ -121,7 +143,7 @@ Code Store::publish_meta(RecordKind kind, uint64_t generation, const RegionMeta&
   header.lsn = head_.lsn + 1;
   header.salt = words_->salt;
   header.time_us = outcome.time_us = now_us();
-  header.total_bytes = bytes;
+  header.total_bytes = change_bytes(meta, conditions);
   header.region_count = 1;
   header.meta_bytes = static_cast<uint32_t>(encoded.size());
   header.outcome_bytes = static_cast<uint32_t>(conditions.has_key ? sizeof outcome + answer.size() : 0);
@@ -150,11 +172,27 @@ Code Store::publish_meta(RecordKind kind, uint64_t generation, const RegionMeta&
   return Code::ok;
 }
 
+// A change that is committed but could not be applied: the next opening redoes it, so no checkpoint may pass it, and no
+// other change may come after it.
+Code Store::leave_unfinished(const ChainEnd& before, int error, const std::string& what, std::string* detail) {
+  unfinished_ = before;
+  advance_applied();
+  return fail(detail, error, what + "; the next start will");
+}
+
 int Store::write_meta(const File& directory, const RegionMeta& meta) {
+  if (int error = stage_meta(directory, meta)) return error;
+  return place_meta(directory);
+}
+
+int Store::stage_meta(const File& directory, const RegionMeta& meta) {
   File file;
   if (int error = open_at(directory, "meta.new", O_RDWR | O_CREAT | O_TRUNC, &file)) return error;
   if (int error = write_all(file, encode_meta(meta), 0)) return error;
-  if (int error = sync_all(file)) return error;
+  return sync_all(file);
+}
+
+int Store::place_meta(const File& directory) {
   if (int error = replace_at(directory, "meta.new", "meta")) return error;
   return sync_all(directory);
 }
@@ -213,7 +251,7 @@ Code Store::begin(const RegionMeta& wanted, const Conditions& conditions, bool s
     code = check(it == regions_.end() ? nullptr : it->second, conditions, detail);
     if (code != Code::ok) return code;
     if (it != regions_.end()) return Code::region_exists;
-    if (regions_.size() >= options_.regions_max) return Code::too_many_regions;
+    if (regions_.size() >= regions_max()) return Code::too_many_regions;
     meta.incarnation = new_incarnation();
   }
   if (!region_name_valid(meta.name)) return Code::validation_failed;
@@ -251,21 +289,27 @@ Code Store::publish(std::unique_ptr<NewRegion> made, const Conditions& condition
 
   Lock lock(lock_);
   Code code = Code::ok;
-  if (closing_) return Code::cancelled;
-  drain_pending(lock);
-  if (replay(conditions, result, &code)) return code;
-  // Asked again: another request may have made it meanwhile.
-  auto it = regions_.find(meta.name);
-  code = check(it == regions_.end() ? nullptr : it->second, conditions, detail);
+  for (;;) {
+    if (closing_) return Code::cancelled;
+    if (replay(conditions, result, &code)) return code;
+    // Asked again: another request may have made it meanwhile.
+    auto it = regions_.find(meta.name);
+    code = check(it == regions_.end() ? nullptr : it->second, conditions, detail);
+    if (code != Code::ok) return code;
+    if (it != regions_.end()) return Code::region_exists;
+    if (regions_.size() >= regions_max()) return Code::too_many_regions;
+    uint64_t bytes = change_bytes(meta, conditions);
+    if (quiet(bytes)) break;
+    code = become_quiet(lock, bytes);
+    if (code != Code::ok) return code;
+  }
+  ChainEnd before = head_;
+  code = publish_meta(RecordKind::create, 0, meta, conditions, detail);
+  made->published = head_.lsn != before.lsn;  // from here on a recovery may want the files
   if (code != Code::ok) return code;
-  if (it != regions_.end()) return Code::region_exists;
-  if (regions_.size() >= options_.regions_max) return Code::too_many_regions;
-  code = publish_meta(RecordKind::create, 0, meta, conditions, detail, lock);
-  if (code != Code::ok) return code;
-  int error = apply_create(meta);
+  if (int error = apply_create(meta))
+    return leave_unfinished(before, error, "can't put region " + meta.name + " into place", detail);
   advance_applied();
-  if (error) return fail(detail, error, "can't put region " + meta.name + " into place; the next start may");
-  made->published = true;
   result->created = true;
   result->info = info_of(*by_incarnation_.at(meta.incarnation));
   return Code::ok;
@@ -274,13 +318,11 @@ Code Store::publish(std::unique_ptr<NewRegion> made, const Conditions& condition
 // Renames the made files into place and opens them. For a commit and for a recovery.
 int Store::apply_create(const RegionMeta& meta) {
   std::string from = new_name(meta.incarnation);
-  if (exists_at(root_, from)) {
-    if (int error = rename_at(root_, from, "regions/" + meta.name)) return error;
-    if (int error = sync_all(regions_directory_)) return error;
-    if (int error = sync_all(root_)) return error;
-  } else if (!exists_at(regions_directory_, meta.name)) {
-    return 0;  // removed again since, by a record that follows
-  }
+  // Put into place before, and removed since by a record that follows. What has the name now is another region.
+  if (!exists_at(root_, from)) return 0;
+  if (int error = rename_at(root_, from, "regions/" + meta.name)) return error;
+  if (int error = sync_all(regions_directory_)) return error;
+  if (int error = sync_all(root_)) return error;
   HOLDFAST_FAILPOINT("create_renamed");
   File directory;
   if (int error = open_directory_at(regions_directory_, meta.name, &directory)) return error;
@@ -296,41 +338,56 @@ int Store::apply_create(const RegionMeta& meta) {
 
 Code Store::update(const std::string& name, const MetaChange& change, const Conditions& conditions, MetaResult* result,
                    std::string* detail) {
-  // A redo of older batches must never meet two changes of size: the earlier one leaves the ring first.
-  if (change.size && checkpoint_step() != 0) return Code::flush_failed;
   Lock lock(lock_);
-  Code code = Code::ok;
-  if (closing_) return Code::cancelled;
-  drain_pending(lock);
-  if (replay(conditions, result, &code)) return code;
-  auto it = regions_.find(name);
-  if (it == regions_.end()) return conditions.if_match ? Code::etag_mismatch : Code::region_not_found;
-  std::shared_ptr<Region> region = it->second;
-  code = check(region, conditions, detail);
-  if (code != Code::ok) return code;
+  std::shared_ptr<Region> region;
+  RegionMeta meta;
+  bool resized = false, hardened = false;
+  for (;;) {
+    Code code = Code::ok;
+    if (closing_) return Code::cancelled;
+    if (replay(conditions, result, &code)) return code;
+    auto it = regions_.find(name);
+    if (it == regions_.end()) return conditions.if_match ? Code::etag_mismatch : Code::region_not_found;
+    region = it->second;
+    code = check(region, conditions, detail);
+    if (code != Code::ok) return code;
 
-  RegionMeta meta = region->meta;
-  if (change.size) meta.size = *change.size;
-  if (change.labels) meta.labels = *change.labels;
-  if (change.durability) meta.durability = *change.durability;
-  if (change.read_only) meta.flags = *change.read_only ? meta.flags | kMetaReadOnly : meta.flags & ~kMetaReadOnly;
-  if (change.verified) meta.flags &= ~kMetaUnverified;
-  meta.meta_generation++;
-  meta.modified_us = now_us();
-  bool resized = meta.size != region->meta.size;
-  if (resized && region->faulted()) return Code::region_faulted;
-  if (resized && (region->meta.flags & kMetaReadOnly) && (meta.flags & kMetaReadOnly)) return Code::region_read_only;
-  if (meta.size < region->meta.size && !conditions.if_match && !conditions.if_generation) {
-    *detail = "shrinking from " + std::to_string(region->meta.size) + " to " + std::to_string(meta.size) +
-              " bytes loses data: say If-Match";
-    return Code::precondition_required;
+    meta = region->meta;
+    if (change.size) meta.size = *change.size;
+    if (change.labels) meta.labels = *change.labels;
+    if (change.durability) meta.durability = *change.durability;
+    if (change.read_only) meta.flags = *change.read_only ? meta.flags | kMetaReadOnly : meta.flags & ~kMetaReadOnly;
+    if (change.verified) meta.flags &= ~kMetaUnverified;
+    meta.meta_generation++;
+    meta.modified_us = now_us();
+    resized = meta.size != region->meta.size;
+    hardened = region->meta.durability == Durability::fast && meta.durability != Durability::fast;
+    if ((resized || hardened) && region->faulted()) return Code::region_faulted;
+    if (resized && (region->meta.flags & kMetaReadOnly) && (meta.flags & kMetaReadOnly)) return Code::region_read_only;
+    if (meta.size < region->meta.size && !conditions.if_match && !conditions.if_generation) {
+      *detail = "shrinking from " + std::to_string(region->meta.size) + " to " + std::to_string(meta.size) +
+                " bytes loses data: say If-Match";
+      return Code::precondition_required;
+    }
+    if (temporary_file_system_ && meta.durability == Durability::durable &&
+        region->meta.durability != Durability::durable) {
+      *detail = "the store is on " + file_system_name_ + ", which forgets everything with the machine";
+      return Code::durability_unavailable;
+    }
+    if (resized && region->resized_lsn > journal_.checkpoint().lsn) {
+      // A redo of older batches must never meet two changes of size: the earlier one leaves the ring first.
+      lock.unlock();
+      if (checkpoint_step() != 0) return Code::flush_failed;
+      lock.lock();
+      continue;
+    }
+    uint64_t bytes = change_bytes(meta, conditions);
+    if (quiet(bytes)) break;
+    code = become_quiet(lock, bytes);
+    if (code != Code::ok) return code;
   }
-  if (temporary_file_system_ && meta.durability == Durability::durable &&
-      region->meta.durability != Durability::durable) {
-    *detail = "the store is on " + file_system_name_ + ", which forgets everything with the machine";
-    return Code::durability_unavailable;
-  }
-  if (region->meta.durability == Durability::fast && meta.durability != Durability::fast) {
+
+  if (hardened) {
     // What was written without a sync must not tear under a promise that begins now.
     if (int error = sync_data(region->data())) {
       poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error),
@@ -338,34 +395,52 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
       return Code::flush_failed;
     }
   }
+  // Everything that needs space is done before the commit point: a full disk refuses the change, it doesn't break it.
+  uint64_t grown_from = meta.size;
+  int error = 0;
   if (meta.size > region->meta.size) {
-    int error = (meta.flags & kMetaSparse) ? truncate_to(region->data(), meta.size)
-                                           : allocate_to(region->data(), region->meta.size, meta.size);
+    // An adopted file may be longer than its region; that much of it stays as it is.
+    FileFacts facts;
+    error = file_facts(region->data(), &facts);
+    grown_from = (meta.flags & kMetaAdopted) ? std::max(facts.size, region->meta.size) : region->meta.size;
+    if (!error && meta.size > grown_from)
+      error = (meta.flags & kMetaSparse) ? truncate_to(region->data(), meta.size)
+                                         : allocate_to(region->data(), grown_from, meta.size);
     if (!error) error = sync_all(region->data());
-    if (error) return fail(detail, error, "can't grow region " + name + " to " + std::to_string(meta.size) + " bytes");
   }
+  if (!error) error = stage_meta(region->directory(), meta);
+  ChainEnd before = head_;
   uint64_t generation = region->generation + (resized ? 1 : 0);
-  code = publish_meta(RecordKind::meta, generation, meta, conditions, detail, lock);
-  if (code != Code::ok) {
-    if (meta.size > region->meta.size) truncate_to(region->data(), region->meta.size);
-    return code;
+  Code code = error ? fail(detail, error,
+                           resized ? "can't resize region " + name + " to " + std::to_string(meta.size) + " bytes"
+                                   : "can't change region " + name)
+                    : publish_meta(RecordKind::meta, generation, meta, conditions, detail);
+  if (head_.lsn == before.lsn) {
+    if (meta.size > grown_from) truncate_to(region->data(), grown_from);
+    remove_file_at(region->directory(), "meta.new");
   }
-  int error = apply_meta(region, meta);
+  if (code != Code::ok) return code;
+  error = apply_meta(region, meta, true);
   region->generation = generation;
-  if (resized) region->sequence_close(generation);
-  region->durable_generation = meta.durability == Durability::fast ? region->durable_generation : generation;
-  advance_applied();
   if (error) {
     region->set_fault(std::string("a change of the region could not be finished: ") + strerror(error), 0);
-    return fail(detail, error, "can't finish the change of region " + name + "; the next start may");
+    return leave_unfinished(before, error, "can't finish the change of region " + name, detail);
   }
+  if (resized) {
+    region->sequence_close(generation);
+    region->resized_lsn = head_.lsn;
+  }
+  if (meta.durability != Durability::fast) region->durable_generation = generation;
+  if (change.verified) region->lift_doubt();
+  advance_applied();
   result->info = info_of(*region);
   return Code::ok;
 }
 
-int Store::apply_meta(const std::shared_ptr<Region>& region, const RegionMeta& meta) {
+// `staged`: the new meta file waits to be renamed.
+int Store::apply_meta(const std::shared_ptr<Region>& region, const RegionMeta& meta, bool staged) {
   uint64_t old_size = region->meta.size;
-  if (int error = write_meta(region->directory(), meta)) return error;
+  if (int error = staged ? place_meta(region->directory()) : write_meta(region->directory(), meta)) return error;
   HOLDFAST_FAILPOINT("meta_replaced");
   region->meta = meta;
   return meta.size == old_size ? 0 : region->resized(old_size);
@@ -376,19 +451,27 @@ Code Store::remove(const std::string& name, const Conditions& conditions, MetaRe
   {
     Lock lock(lock_);
     Code code = Code::ok;
-    if (closing_) return Code::cancelled;
-    drain_pending(lock);
-    if (replay(conditions, result, &code)) return code;
-    auto it = regions_.find(name);
-    if (it == regions_.end()) return conditions.if_match ? Code::etag_mismatch : Code::region_not_found;
-    region = it->second;
-    code = check(region, conditions, detail);
+    for (;;) {
+      if (closing_) return Code::cancelled;
+      if (replay(conditions, result, &code)) return code;
+      auto it = regions_.find(name);
+      if (it == regions_.end()) return conditions.if_match ? Code::etag_mismatch : Code::region_not_found;
+      region = it->second;
+      code = check(region, conditions, detail);
+      if (code != Code::ok) return code;
+      uint64_t bytes = change_bytes(region->meta, conditions);
+      if (quiet(bytes)) break;
+      code = become_quiet(lock, bytes);
+      if (code != Code::ok) return code;
+    }
+    ChainEnd before = head_;
+    code = publish_meta(RecordKind::remove, region->generation, region->meta, conditions, detail);
     if (code != Code::ok) return code;
-    code = publish_meta(RecordKind::remove, region->generation, region->meta, conditions, detail, lock);
-    if (code != Code::ok) return code;
-    int error = apply_remove(region);
+    if (int error = apply_remove(region)) {
+      region->set_fault(std::string("the region could not be removed: ") + strerror(error), 0);
+      return leave_unfinished(before, error, "can't remove region " + name, detail);
+    }
     advance_applied();
-    if (error) return fail(detail, error, "can't remove region " + name + "; the next start may");
     result->removed = true;
   }
   // The blocks go without the lock: a large file takes its time.

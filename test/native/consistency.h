@@ -82,7 +82,8 @@ class Checker {
   }
 
   void check_names() {
-    static const std::set<std::string> known = {"store.lock", "journal", "regions", "outcomes.0", "outcomes.1", "journal.corrupt"};
+    static const std::set<std::string> known = {"store.lock", "journal",    "regions",
+                                                "outcomes.0", "outcomes.1", "journal.corrupt"};
     std::vector<std::string> names;
     list_directory(root_, &names);
     for (const std::string& name : names) {
@@ -94,13 +95,22 @@ class Checker {
   }
 
   bool read_journal() {
-    if (!demand(read("journal", &journal_), "the journal can't be read")) return false;
+    std::vector<std::string> regions;
+    File directory;
+    const bool there = read("journal", &journal_);
+    // Killed before there was anything.
+    if (!there && ended_ == Ended::killed &&
+        (open_at(root_, "regions", O_RDONLY | O_DIRECTORY, &directory) != 0 ||
+         (list_directory(directory, &regions) == 0 && regions.empty())))
+      return false;
+    if (!demand(there, "the journal can't be read")) return false;
     JournalHeader header;
     if (!demand(journal_.size() >= kPageBytes, "the journal is short")) return false;
     memcpy(&header, journal_.data(), sizeof header);
     const uint32_t crc = header.crc;
     header.crc = 0;
-    if (!demand(header.magic == kJournalMagic && header.version == kStoreFormatVersion && crc == crc32c(0, &header, sizeof header),
+    if (!demand(header.magic == kJournalMagic && header.version == kStoreFormatVersion &&
+                    crc == crc32c(0, &header, sizeof header),
                 "the journal's header is not valid"))
       return false;
     capacity_ = header.region_capacity;
@@ -119,10 +129,12 @@ class Checker {
     slot_ = *slots[newer];
     if (slots[0] && slots[1]) {
       const CheckpointHeader& older = slots[1 - newer]->header;
-      demand(older.sequence + 1 == slot_.header.sequence, "the slots' sequences are " + text(older.sequence) + " and " + text(slot_.header.sequence));
+      demand(older.sequence + 1 == slot_.header.sequence,
+             "the slots' sequences are " + text(older.sequence) + " and " + text(slot_.header.sequence));
       demand(older.lsn <= slot_.header.lsn, "the newer slot has the lower lsn");
       if (older.salt == slot_.header.salt)
-        demand(older.ring_position <= slot_.header.ring_position && slot_.header.ring_position - older.ring_position <= ring_bytes_,
+        demand(older.ring_position <= slot_.header.ring_position &&
+                   slot_.header.ring_position - older.ring_position <= ring_bytes_,
                "the slots' positions are not those of one ring");
     }
     return true;
@@ -133,7 +145,8 @@ class Checker {
     memcpy(&slot.header, at, sizeof slot.header);
     CheckpointHeader& h = slot.header;
     if (h.magic != kCheckpointMagic || h.version != kStoreFormatVersion || h.ring_bytes != ring_bytes_ ||
-        h.region_capacity != capacity_ || h.region_count > capacity_ || (h.sequence & 1) != static_cast<uint64_t>(which))
+        h.region_capacity != capacity_ || h.region_count > capacity_ ||
+        (h.sequence & 1) != static_cast<uint64_t>(which))
       return std::nullopt;
     const size_t used = sizeof h + h.region_count * sizeof(CheckpointRegion);
     Bytes copy(at, at + used);
@@ -156,20 +169,26 @@ class Checker {
     uint8_t boot[16];
     FileFacts facts;
     File journal;
-    if (boot_identity(boot) != 0 || open_at(root_, "journal", O_RDONLY, &journal) != 0 || file_facts(journal, &facts) != 0) return;
-    const bool same = words.magic == kWordsMagic && memcmp(words.boot_id, boot, sizeof boot) == 0 && words.journal_inode == facts.inode &&
-                      words.journal_device == facts.device && words.journal_birth_ns == facts.birth_ns && words.salt == slot_.header.salt;
+    if (boot_identity(boot) != 0 || open_at(root_, "journal", O_RDONLY, &journal) != 0 ||
+        file_facts(journal, &facts) != 0)
+      return;
+    const bool same = words.magic == kWordsMagic && memcmp(words.boot_id, boot, sizeof boot) == 0 &&
+                      words.journal_inode == facts.inode && words.journal_device == facts.device &&
+                      words.journal_birth_ns == facts.birth_ns && words.salt == slot_.header.salt;
     if (!same) {
       // A copy, another boot, or a kill in the middle of an opening: the chain alone says what happened.
       demand(ended_ == Ended::killed, "the words are not of this boot, journal and chain");
       return;
     }
     words_ = words;
-    demand(slot_.header.lsn <= words.applied, "applied " + text(words.applied) + " is behind checkpoint " + text(slot_.header.lsn));
-    demand(words.applied <= words.committed, "applied " + text(words.applied) + " is ahead of committed " + text(words.committed));
+    demand(slot_.header.lsn <= words.applied,
+           "applied " + text(words.applied) + " is behind checkpoint " + text(slot_.header.lsn));
+    demand(words.applied <= words.committed,
+           "applied " + text(words.applied) + " is ahead of committed " + text(words.committed));
     if (ended_ == Ended::closed) {
       demand(slot_.header.clean == 1, "the checkpoint does not say that the store was closed");
-      demand(words.applied == words.committed && slot_.header.lsn == words.committed, "closed with records that no checkpoint covers");
+      demand(words.applied == words.committed && slot_.header.lsn == words.committed,
+             "closed with records that no checkpoint covers");
     }
   }
 
@@ -186,7 +205,8 @@ class Checker {
       const auto* record = reinterpret_cast<const RecordHeader*>(ring(position));
       if (record->magic != kRecordMagic || record->lsn != lsn + 1 || record->salt != slot_.header.salt ||
           record->total_bytes < sizeof *record || record->total_bytes % kRecordAlign != 0 ||
-          record->total_bytes > ring_bytes_ - (position - slot_.header.ring_position) || record_crc(*record, seed) != record->crc)
+          record->total_bytes > ring_bytes_ - (position - slot_.header.ring_position) ||
+          record_crc(*record, seed) != record->crc)
         break;
       if (!check_record(record)) break;
       chain_.push_back(record);
@@ -194,7 +214,9 @@ class Checker {
       position += record->total_bytes;
       seed = record->crc;
     }
-    if (words_) demand(lsn == words_->committed, "the chain ends at record " + text(lsn) + ", committed is " + text(words_->committed));
+    if (words_)
+      demand(lsn == words_->committed,
+             "the chain ends at record " + text(lsn) + ", committed is " + text(words_->committed));
   }
 
   // A valid record's inside: every count and length accounts for every byte of it.
@@ -204,11 +226,15 @@ class Checker {
     const uint8_t* end = reinterpret_cast<const uint8_t*>(record) + record->total_bytes;
     const auto left = [&] { return static_cast<uint64_t>(end - at); };
     const bool batch = record->kind == RecordKind::batch;
-    bool good = demand(record->kind >= RecordKind::batch && record->kind <= RecordKind::remove, name + " is of no kind");
-    good &= demand(record->region_count >= 1 && record->region_count <= kRegionsPerBatchMax, name + " names no or too many regions");
-    good &= demand((record->flags & ~(kRecordHasOutcome | kRecordSynced)) == 0 && record->reserved == 0, name + " has unknown flags");
-    good &= demand(batch ? record->image_count > 0 && record->meta_bytes == 0 : record->image_count == 0 && record->meta_bytes > 0,
-                   name + " has what its kind has not");
+    bool good =
+        demand(record->kind >= RecordKind::batch && record->kind <= RecordKind::remove, name + " is of no kind");
+    good &= demand(record->region_count >= 1 && record->region_count <= kRegionsPerBatchMax,
+                   name + " names no or too many regions");
+    good &= demand((record->flags & ~(kRecordHasOutcome | kRecordSynced)) == 0 && record->reserved == 0,
+                   name + " has unknown flags");
+    good &= demand(
+        batch ? record->image_count > 0 && record->meta_bytes == 0 : record->image_count == 0 && record->meta_bytes > 0,
+        name + " has what its kind has not");
     good &= demand(batch || (record->flags & kRecordSynced), name + " changes a region without a sync");
     if (!good || !demand(left() >= record->region_count * sizeof(RecordRegion), name + " is too short")) return false;
     for (uint32_t i = 0; i < record->region_count; i++, at += sizeof(RecordRegion)) {
@@ -222,7 +248,8 @@ class Checker {
       }
       if (!demand(known != generations_.end(), name + " names an unknown region")) continue;
       const uint64_t step = region.generation - known->second;
-      demand(batch ? step == 1 : step <= 1, name + " takes a region from generation " + text(known->second) + " to " + text(region.generation));
+      demand(batch ? step == 1 : step <= 1,
+             name + " takes a region from generation " + text(known->second) + " to " + text(region.generation));
       known->second = region.generation;
       if (record->kind == RecordKind::remove) generations_.erase(known);
     }
@@ -231,7 +258,8 @@ class Checker {
       if (!demand(left() >= sizeof image, name + " ends in an image's header")) return false;
       memcpy(&image, at, sizeof image);
       at += sizeof image;
-      if (!demand(image.region < record->region_count && image.length > 0 && left() >= padded_to(image.length, 8), name + " has an image that does not fit"))
+      if (!demand(image.region < record->region_count && image.length > 0 && left() >= padded_to(image.length, 8),
+                  name + " has an image that does not fit"))
         return false;
       at += padded_to(image.length, 8);
     }
@@ -244,19 +272,23 @@ class Checker {
       OutcomeHeader outcome;
       if (!demand(record->outcome_bytes >= sizeof outcome, name + " has half an outcome")) return false;
       memcpy(&outcome, at, sizeof outcome);
-      demand(outcome.answer_bytes == record->outcome_bytes - sizeof outcome, name + " has an outcome of another length");
+      demand(outcome.answer_bytes == record->outcome_bytes - sizeof outcome,
+             name + " has an outcome of another length");
     } else {
       demand(record->outcome_bytes == 0, name + " has an outcome that no flag announces");
     }
     at += record->outcome_bytes;
-    demand(left() < kRecordAlign && std::all_of(at, end, [](uint8_t byte) { return byte == 0; }), name + " is not padded with zeros");
+    demand(left() < kRecordAlign && std::all_of(at, end, [](uint8_t byte) { return byte == 0; }),
+           name + " is not padded with zeros");
     return true;
   }
 
   void check_regions() {
     File directory;
     std::vector<std::string> names;
-    if (!demand(open_at(root_, "regions", O_RDONLY | O_DIRECTORY, &directory) == 0 && list_directory(directory, &names) == 0, "regions can't be listed"))
+    if (!demand(open_at(root_, "regions", O_RDONLY | O_DIRECTORY, &directory) == 0 &&
+                    list_directory(directory, &names) == 0,
+                "regions can't be listed"))
       return;
     for (const std::string& name : names) read_region(name);
     demand(found_.size() <= capacity_, "more regions than a checkpoint has room for");
@@ -273,7 +305,8 @@ class Checker {
         for (uint32_t i = 0; i < image.length; i++) places[image.offset + i] = bytes[i];
       });
     }
-    for (const auto& [incarnation, region] : found_) check_region(region, unfinished[incarnation], expected[incarnation]);
+    for (const auto& [incarnation, region] : found_)
+      check_region(region, unfinished[incarnation], expected[incarnation]);
     if (ended_ == Ended::closed)
       for (const auto& [incarnation, generation] : slot_.generations)
         demand(found_.contains(incarnation), "the checkpoint knows a region that is not there");
@@ -285,15 +318,20 @@ class Checker {
     static const std::set<std::string> known = {"data", "control", "meta", "redo"};
     File directory;
     std::vector<std::string> names;
-    if (!demand(open_at(root_, path, O_RDONLY | O_DIRECTORY, &directory) == 0 && list_directory(directory, &names) == 0, path + " can't be listed")) return;
+    if (!demand(open_at(root_, path, O_RDONLY | O_DIRECTORY, &directory) == 0 && list_directory(directory, &names) == 0,
+                path + " can't be listed"))
+      return;
     for (const std::string& file : names)
-      if (!known.contains(file) && !(file == "meta.new" && ended_ == Ended::killed)) problem(path + "/" + file + " does not belong here");
+      if (!known.contains(file) && !(file == "meta.new" && ended_ == Ended::killed))
+        problem(path + "/" + file + " does not belong here");
     Found found;
     Bytes bytes;
-    if (!demand(read(path + "/meta", &bytes) && decode_meta(bytes, &found.meta), path + "/meta does not decode")) return;
+    if (!demand(read(path + "/meta", &bytes) && decode_meta(bytes, &found.meta), path + "/meta does not decode"))
+      return;
     demand(found.meta.name == name, path + "/meta is another region's");
     demand(found.meta.size > 0 && found.meta.meta_generation > 0, path + "/meta has a size or generation of 0");
-    demand(((found.meta.flags & kMetaAdopted) != 0) == !found.meta.path.empty(), path + "/meta has a path without being adopted, or the reverse");
+    demand(((found.meta.flags & kMetaAdopted) != 0) == !found.meta.path.empty(),
+           path + "/meta has a path without being adopted, or the reverse");
     found.path = path;
     if (read(path + "/control", &bytes) && bytes.size() >= sizeof(holdfast_control)) {
       found.control.emplace();
@@ -308,7 +346,9 @@ class Checker {
     const std::string& path = region.path;
     auto generation = generations_.find(region.meta.incarnation);
     // Between the rename that removes or creates a region and its record's neighbours only a kill can have fallen.
-    if (!demand(generation != generations_.end() || ended_ == Ended::killed, path + " is in no checkpoint and in no record")) return;
+    if (!demand(generation != generations_.end() || ended_ == Ended::killed,
+                path + " is in no checkpoint and in no record"))
+      return;
     File data;
     FileFacts facts;
     if (region.meta.flags & kMetaAdopted) {
@@ -320,32 +360,39 @@ class Checker {
     if (!demand(region.control.has_value(), path + "/control is missing or short")) return;
     const holdfast_control& control = *region.control;
     const bool faulted = control.state == HOLDFAST_STATE_FAULTED;
-    demand(control.state == HOLDFAST_STATE_OK || faulted, path + "/control has no known state");
     if (!demand(there || faulted, path + " has no data file")) return;
     if (!faulted) {
       demand(facts.size >= region.meta.size, path + "/data is shorter than the region");
       if (ended_ == Ended::closed && !(region.meta.flags & kMetaAdopted))
-        demand(facts.size == region.meta.size, path + "/data is " + text(facts.size) + " bytes long, the region " + text(region.meta.size));
+        demand(facts.size == region.meta.size,
+               path + "/data is " + text(facts.size) + " bytes long, the region " + text(region.meta.size));
       demand(region.redo.empty(), path + " is not faulted but has a redo file");
     }
     check_redo(region);
-    if (!words_) return;  // the control page may be another boot's
-    if (!demand(control.magic == HOLDFAST_CONTROL_MAGIC && control.version == 1, path + "/control is no control page")) return;
+    // The control page may be another boot's, or not written yet.
+    if (!words_ || (unfinished && control.magic == 0)) return;
+    if (!demand(control.magic == HOLDFAST_CONTROL_MAGIC && control.version == 1, path + "/control is no control page"))
+      return;
+    demand(control.state == HOLDFAST_STATE_OK || faulted, path + "/control has no known state");
     demand(control.incarnation == region.meta.incarnation, path + "/control speaks of another incarnation");
     if (there)
-      demand(control.data_device == facts.device && control.data_inode == facts.inode, path + "/control speaks of another data file");
+      demand(control.data_device == facts.device && control.data_inode == facts.inode,
+             path + "/control speaks of another data file");
     if (faulted || unfinished) return;
     demand(control.length == region.meta.size, path + "/control says " + text(control.length) + " bytes");
     if (ended_ == Ended::closed) demand((control.sequence & 1) == 0, path + " is not settled");
     if ((control.sequence & 1) == 0 && generation != generations_.end())
-      demand(control.sequence == generation->second * 2, path + "/control is at generation " + text(control.sequence / 2) + ", the chain at " + text(generation->second));
+      demand(control.sequence == generation->second * 2, path + "/control is at generation " +
+                                                             text(control.sequence / 2) + ", the chain at " +
+                                                             text(generation->second));
     if (control.sequence & 1) return;
     Bytes bytes;
     if (expected.empty() || read_whole(data, size_t{1} << 34, &bytes) != 0) return;
     for (const auto& [offset, byte] : expected) {
       // A record may be older than a shrinking.
       if (offset >= region.meta.size || offset >= bytes.size()) break;
-      if (!demand(bytes[offset] == byte, path + "/data differs at " + text(offset) + " from what the records say")) break;
+      if (!demand(bytes[offset] == byte, path + "/data differs at " + text(offset) + " from what the records say"))
+        break;
     }
   }
 
@@ -355,7 +402,8 @@ class Checker {
       // Aligned, as a record is in the ring.
       Bytes copy(region.redo.begin() + static_cast<ptrdiff_t>(at), region.redo.end());
       const auto* record = reinterpret_cast<const RecordHeader*>(copy.data());
-      const bool good = record->magic == kRecordMagic && record->total_bytes <= copy.size() && record_crc(*record, 0) == record->crc;
+      const bool good =
+          record->magic == kRecordMagic && record->total_bytes <= copy.size() && record_crc(*record, 0) == record->crc;
       // Half a record at the end is what a kill left of an append; the ring still has the whole one.
       if (!good) {
         demand(ended_ == Ended::killed, region.path + "/redo does not end with a whole record");

@@ -19,13 +19,8 @@ struct Row {
   const char* conditions;
 };
 constexpr Row kRows[] = {
-    {RecoveryRow::A, "yyyyy-"},
-    {RecoveryRow::B, "yyyyn-"},
-    {RecoveryRow::C, "yyn---"},
-    {RecoveryRow::C, "yyyn--"},
-    {RecoveryRow::D, "yn----"},
-    {RecoveryRow::E, "n----y"},
-    {RecoveryRow::F, "n----n"},
+    {RecoveryRow::A, "yyyyy-"}, {RecoveryRow::B, "yyyyn-"}, {RecoveryRow::C, "yyn---"}, {RecoveryRow::C, "yyyn--"},
+    {RecoveryRow::C, "yn-n--"}, {RecoveryRow::D, "yn-y--"}, {RecoveryRow::E, "n----y"}, {RecoveryRow::F, "n----n"},
 };
 
 bool matches(const Row& row, int combination) {

@@ -80,7 +80,8 @@ void regions() {
     Lives lives;
     lives.options.regions_max = 2;
     Client& c = lives.open();
-    for (const char* name : {"", "..", "a/b", "A", "a..b", "-a", "a-", ".new-1"}) CHECK_EQ(c.create(name, 64, Durability::fast), Code::validation_failed);
+    for (const char* name : {"", "..", "a/b", "A", "a..b", "-a", "a-", ".new-1"})
+      CHECK_EQ(c.create(name, 64, Durability::fast), Code::validation_failed);
     CHECK_EQ(c.create("one", 64, Durability::fast), Code::ok);
     CHECK_EQ(c.create("two", 64, Durability::fast), Code::ok);
     CHECK_EQ(c.create("three", 64, Durability::fast), Code::too_many_regions);
@@ -229,7 +230,8 @@ void batches() {
       CHECK_EQ(c.create(name, 1 << 20, mode), Code::ok);
       for (uint64_t i = 0; i < 50; i++) {
         const std::string text = "value " + std::to_string(i);
-        const Answer answer = c.run(parts_of({name}, {write_op(i * 5003, text), add_op(8 * (1 + i), ValueType::u64, 3), read_op(i * 5003, text.size())}));
+        const Answer answer = c.run(parts_of({name}, {write_op(i * 5003, text), add_op(8 * (1 + i), ValueType::u64, 3),
+                                                      read_op(i * 5003, text.size())}));
         CHECK_EQ(answer.code(), Code::ok);
         CHECK_EQ(answer.region().generation, i + 1);
         if (mode == Durability::durable) CHECK_EQ(answer.region().durable_generation, i + 1);
@@ -300,7 +302,8 @@ void batches() {
     CHECK_EQ(c.create("sure", 4096, Durability::durable), Code::ok);
     const uint64_t before = c.store->status().committed;
     Answer answer;
-    CHECK(!c.start(make_frame(parts_of({"quick", "sure"}, {write_op(0, "mixed"), write_op(0, "mixed").in(1)})), 1, &answer));
+    CHECK(!c.start(make_frame(parts_of({"quick", "sure"}, {write_op(0, "mixed"), write_op(0, "mixed").in(1)})), 1,
+                   &answer));
     CHECK_EQ(c.read("quick", 0, 5), std::string(5, '\0'));
     // The fast region has a record that waits for its sync: the next one may not overtake it.
     CHECK(!c.start(make_frame(parts_of({"quick"}, {write_op(3, "own")})), 2, &answer));
@@ -350,7 +353,9 @@ void batches() {
     CHECK_EQ(c.run(parts_of({"demo"}, {write_op(0, "x"), cas_op(8, ValueType::u64, 1, 2)})).code(), Code::cas_mismatch);
     CHECK_EQ(c.run(parts_of({"demo", "none"}, {write_op(0, "x")})).code(), Code::region_not_found);
     CHECK_EQ(c.run(Bytes(10, 0)).code(), Code::malformed_batch);
-    CHECK_EQ(c.run(parts_of({"demo"}, {fill_op(0, 4096, "x"), fill_op(0, 4096, "x"), fill_op(0, 4096, "x"), fill_op(0, 4096, "x"), write_op(0, "y")})).code(),
+    CHECK_EQ(c.run(parts_of({"demo"}, {fill_op(0, 4096, "x"), fill_op(0, 4096, "x"), fill_op(0, 4096, "x"),
+                                       fill_op(0, 4096, "x"), write_op(0, "y")}))
+                 .code(),
              Code::batch_too_large);
     CHECK_EQ(c.store->status().committed, before);
     CHECK_EQ(c.info("demo").generation, 0u);
@@ -377,7 +382,8 @@ void idempotency() {
     Client* c = &lives.open();
     for (const Durability mode : kModes) CHECK_EQ(c->create(kModeNames[static_cast<int>(mode)], 4096, mode), Code::ok);
     const auto frame = [](Durability mode, uint8_t fingerprint = 1) {
-      return keyed(parts_of({kModeNames[static_cast<int>(mode)]}, {add_op(0, ValueType::u64, 7)}), static_cast<uint8_t>(mode), fingerprint);
+      return keyed(parts_of({kModeNames[static_cast<int>(mode)]}, {add_op(0, ValueType::u64, 7)}),
+                   static_cast<uint8_t>(mode), fingerprint);
     };
     Answer first[4];
     for (const Durability mode : kModes) {
@@ -460,7 +466,8 @@ void idempotency() {
       CHECK(again.replayed && !again.created);
       CHECK_EQ(again.info.meta.size, 9000u);
       CHECK_EQ(again.info.generation, 1u);
-      CHECK_EQ(c->store->update("demo", change, conditions_with_key(2, 9), &again, &c->detail), Code::idempotency_key_reused);
+      CHECK_EQ(c->store->update("demo", change, conditions_with_key(2, 9), &again, &c->detail),
+               Code::idempotency_key_reused);
       lives.close();
       c = &lives.open();
     }
@@ -476,7 +483,8 @@ void ring() {
     Lives lives;
     lives.options.journal_bytes = 64 << 10;
     Client& c = lives.open();
-    for (const Durability mode : kModes) CHECK_EQ(c.create(kModeNames[static_cast<int>(mode)], 64 << 10, mode), Code::ok);
+    for (const Durability mode : kModes)
+      CHECK_EQ(c.create(kModeNames[static_cast<int>(mode)], 64 << 10, mode), Code::ok);
     Bytes expected(64 << 10);
     uint64_t seed = 1, written = 0;
     while (written < 2 << 20) {
@@ -503,14 +511,21 @@ void ring() {
     Lives lives;
     lives.options.threads = false;
     Client& c = lives.open();
-    CHECK_EQ(c.create("demo", 64 << 10, Durability::fast), Code::ok);
-    for (int i = 0; i < 10; i++) CHECK_EQ(c.write("demo", 0, std::string(1000, 'x')), Code::ok);
-    CHECK(c.store->status().journal_used_bytes > 10000);
-    CHECK_EQ(c.info("demo").durable_generation, 0u);
+    for (const Durability mode : kModes) CHECK_EQ(c.create(kModeNames[static_cast<int>(mode)], 4096, mode), Code::ok);
+    for (int i = 0; i < 10; i++)
+      for (const char* name : {"fast", "ordered", "durable"})
+        CHECK_EQ(c.write(name, 0, std::string(1000, 'x')), Code::ok);
+    c.store->flush_step();
+    CHECK(c.store->status().journal_used_bytes > 30000);
     CHECK_EQ(c.store->checkpoint_step(), 0);
     CHECK_EQ(c.store->status().journal_used_bytes, 0u);
     CHECK_EQ(c.store->status().checkpoint, c.store->status().committed);
-    CHECK_EQ(c.info("demo").durable_generation, 10u);
+    CHECK_EQ(c.info("ordered").durable_generation, 10u);
+    CHECK_EQ(c.info("durable").durable_generation, 10u);
+    // A fast region was promised nothing: its bytes are synced when somebody asks.
+    CHECK_EQ(c.info("fast").durable_generation, 0u);
+    CHECK_EQ(c.store->flush("fast"), Code::ok);
+    CHECK_EQ(c.info("fast").durable_generation, 10u);
   });
 
   check::test("another journal size takes effect at the next opening and loses nothing", [] {

@@ -34,9 +34,8 @@ using consistency::Ended;
 // A directory that goes away with its owner. On a disk: most machines keep /tmp in memory, where no region is durable.
 class Directory {
  public:
-  Directory() {
-    const char* base = getenv("HOLDFAST_TEST_DIR");
-    std::string pattern = std::string(base ? base : "/var/tmp") + "/holdfast-XXXXXX";
+  explicit Directory(const std::string& base = "/var/tmp") {
+    std::string pattern = base + "/holdfast-XXXXXX";
     if (mkdtemp(pattern.data()) == nullptr) abort();
     path_ = pattern;
   }
@@ -75,7 +74,8 @@ inline void make_file(const std::string& path, const Bytes& bytes) {
 }
 
 inline void copy_directory(const std::string& from, const std::string& to) {
-  std::filesystem::copy(from, to, std::filesystem::copy_options::recursive | std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::copy(from, to,
+                        std::filesystem::copy_options::recursive | std::filesystem::copy_options::overwrite_existing);
 }
 
 // What an answer frame says.
@@ -85,7 +85,9 @@ struct Answer {
   const AnswerHeader& header() const { return *reinterpret_cast<const AnswerHeader*>(bytes.data()); }
   Code code() const { return static_cast<Code>(header().code); }
   bool replayed() const { return header().flags & kAnswerReplayed; }
-  const AnswerRegion& region(size_t i = 0) const { return reinterpret_cast<const AnswerRegion*>(bytes.data() + sizeof(AnswerHeader))[i]; }
+  const AnswerRegion& region(size_t i = 0) const {
+    return reinterpret_cast<const AnswerRegion*>(bytes.data() + sizeof(AnswerHeader))[i];
+  }
   // The data of the first result.
   std::string data() const {
     const size_t at = sizeof(AnswerHeader) + header().region_count * sizeof(AnswerRegion);
@@ -108,7 +110,8 @@ class Client {
   }
 
   // Hands the batch in; false: it is answered later, under the ticket.
-  bool start(const Bytes& frame, uint64_t ticket, Answer* answer, Store::Patience patience = Store::Patience::may_block) {
+  bool start(const Bytes& frame, uint64_t ticket, Answer* answer,
+             Store::Patience patience = Store::Patience::may_block) {
     return store->commit(frame, patience, ticket, &answer->bytes) == Store::Progress::done;
   }
   Answer wait(uint64_t ticket) {
@@ -142,10 +145,12 @@ class Client {
     std::string bytes(length, '\0');
     Store::ReadFacts facts;
     Code code = Code::ok;
-    store->read(region, offset, length, Store::Patience::may_block, reinterpret_cast<uint8_t*>(bytes.data()), &code, &facts);
+    store->read(region, offset, length, Store::Patience::may_block, reinterpret_cast<uint8_t*>(bytes.data()), &code,
+                &facts);
     return code == Code::ok ? bytes : std::string("!") + code_name(code);
   }
-  Code create(const std::string& name, uint64_t size, Durability durability, uint32_t flags = 0, const std::string& path = "") {
+  Code create(const std::string& name, uint64_t size, Durability durability, uint32_t flags = 0,
+              const std::string& path = "") {
     RegionMeta meta;
     meta.name = name;
     meta.size = size;
@@ -212,7 +217,7 @@ inline StoreOptions small_options(const std::string& directory) {
 // A store's directory through several lives of the store. Checked whenever none is open.
 class Lives {
  public:
-  Lives() : options(small_options(directory / "store")) {}
+  explicit Lives(const std::string& base = "/var/tmp") : directory(base), options(small_options(directory / "store")) {}
   // A test whose last store is open ends it in order.
   ~Lives() { close(); }
 
@@ -221,7 +226,8 @@ class Lives {
     close();
     client_ = std::make_unique<Client>(options);
     if (client_->code != Code::ok) {
-      printf("Bail out! %s the store did not open: %s, %s\n", ::check::context.c_str(), code_name(client_->code), client_->detail.c_str());
+      printf("Bail out! %s the store did not open: %s, %s\n", ::check::context.c_str(), code_name(client_->code),
+             client_->detail.c_str());
       exit(1);
     }
     return *client_;
@@ -238,7 +244,8 @@ class Lives {
     check(ended);
   }
   void check(Ended ended) {
-    for (const std::string& problem : consistency::Checker(options.directory, ended).run()) ::check::fail(__FILE__, __LINE__, "inconsistent: " + problem);
+    for (const std::string& problem : consistency::Checker(options.directory, ended).run())
+      ::check::fail(__FILE__, __LINE__, "inconsistent: " + problem);
   }
   std::string path(const std::string& name) const { return options.directory + "/" + name; }
 
@@ -251,7 +258,8 @@ class Lives {
       body(*client);
       kill(getpid(), SIGKILL);
     });
-    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL) ::check::fail(__FILE__, __LINE__, "the process was not killed as planned: status " + std::to_string(status));
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+      ::check::fail(__FILE__, __LINE__, "the process was not killed as planned: status " + std::to_string(status));
     if (verify) check(Ended::killed);
   }
   // The status of a process that runs `body`.
@@ -259,6 +267,7 @@ class Lives {
     fflush(stdout);
     const pid_t child = fork();
     if (child == 0) {
+      check::failures_here = 0;
       body();
       _exit(check::failures_here == 0 ? 0 : 91);
     }
