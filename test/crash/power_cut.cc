@@ -628,7 +628,7 @@ class Run {
     }
     const Verdict verdict = judge_.recover(copy + "/store", bounds, true);
     *failure = verdict.wrong;
-    if (!failure->empty()) *failure += std::string(", recovery row ") + verdict.row;
+    if (!failure->empty() && verdict.row != 0) *failure += std::string(", recovery row ") + verdict.row;
     if (ordered_lost != nullptr) *ordered_lost += verdict.ordered_lost;
     if (umount2(copy.c_str(), 0) != 0 && failure->empty()) *failure = failed("the copy can't be unmounted");
   }

@@ -1,0 +1,216 @@
+// kill.test.ts - the service is killed again and again under the load of eight clients, and judged after each restart.
+//
+//   node dist/test/crash/kill.test.js [--kills=N] [--seed=N] [--help]
+import { parseArgs } from "node:util";
+import t from "tap";
+import { ServiceProcess } from "../service-process.js";
+import { judge, watch } from "./judge.js";
+import { type Client, clientsOf, makeRegions, pairs } from "./ledger.js";
+import { randomOf } from "./random.js";
+
+const { values } = parseArgs({
+  options: { kills: { type: "string" }, seed: { type: "string" }, help: { type: "boolean" } },
+  strict: false,
+});
+const kills = Number(values.kills ?? 200);
+const seed = Number(values.seed ?? Date.now() % 1_000_000_007);
+const clientCount = 8;
+// A small journal: its ring wraps and is checkpointed under the kills.
+const flags = [
+  "--journal-bytes=512KiB",
+  "--batch-bytes-max=64KiB",
+  "--flush-interval-ms=10",
+  "--checkpoint-interval-ms=60",
+  "--log-level=info",
+];
+
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** How a life ends. `sigkill`: the process gets no chance to do anything. */
+const ways = {
+  SIGKILL: {
+    sigkill: true,
+    end: async (service: ServiceProcess) => {
+      service.kill("SIGKILL");
+    },
+  },
+  "SIGSTOP, then SIGKILL": {
+    sigkill: true,
+    end: async (service: ServiceProcess) => {
+      service.kill("SIGSTOP");
+      await sleep(5);
+      service.kill("SIGKILL");
+    },
+  },
+  SIGABRT: {
+    sigkill: false,
+    end: async (service: ServiceProcess) => {
+      service.kill("SIGABRT");
+    },
+  },
+  "SIGTERM twice": {
+    sigkill: false,
+    end: async (service: ServiceProcess) => {
+      service.kill("SIGTERM");
+      await sleep(20);
+      service.kill("SIGTERM");
+    },
+  },
+  "SIGTERM, then SIGKILL": {
+    sigkill: true,
+    end: async (service: ServiceProcess) => {
+      service.kill("SIGTERM");
+      await sleep(8);
+      service.kill("SIGKILL");
+    },
+  },
+} as const;
+type Way = keyof typeof ways;
+
+function wayOf(number: number): Way {
+  if (number <= 100) {
+    if (number > 96) return "SIGSTOP, then SIGKILL";
+    if (number > 92) return "SIGABRT";
+    if (number > 88) return "SIGTERM twice";
+    if (number > 84) return "SIGTERM, then SIGKILL";
+  }
+  return "SIGKILL";
+}
+
+interface Sums {
+  sigkills: number;
+  lives: number;
+  startMs: number;
+  answered: number;
+  reads: number;
+  absent: number;
+  landed: number;
+  redone: number;
+  redoing: number;
+}
+const sums: Sums = {
+  sigkills: 0,
+  lives: 0,
+  startMs: 0,
+  answered: 0,
+  reads: 0,
+  absent: 0,
+  landed: 0,
+  redone: 0,
+  redoing: 0,
+};
+const ended: Record<string, number> = {};
+const rows: Record<string, number> = {};
+const count = (of: Record<string, number>, name: string) => {
+  of[name] = (of[name] ?? 0) + 1;
+};
+const list = (of: Record<string, number>) =>
+  Object.entries(of)
+    .map(([name, times]) => `${name} ${times}`)
+    .join(", ");
+
+/** One store with its service and its clients. */
+class Arena {
+  readonly clients: Client[];
+  readonly #random: (bound: number) => number;
+  #service: ServiceProcess | undefined;
+
+  constructor(readonly seed: number) {
+    this.clients = clientsOf(seed, clientCount);
+    this.#random = randomOf(seed);
+  }
+
+  async #start(): Promise<ServiceProcess> {
+    const at = performance.now();
+    const service = await ServiceProcess.ready({ flags, ...(this.#service && { dir: this.#service.dir }) });
+    sums.startMs += performance.now() - at;
+    sums.lives += 1;
+    this.#service = service;
+    return service;
+  }
+
+  /** @throws with what is wrong after a kill */
+  async kill(until: () => boolean): Promise<void> {
+    let service = await this.#start();
+    await makeRegions(service.port);
+    while (!until()) {
+      const way = wayOf(1 + this.#random(100));
+      try {
+        await this.#live(service, way);
+        service = await this.#start();
+        const verdict = await judge(service.port, service.dir, this.clients);
+        sums.absent += verdict.absent;
+        sums.landed += verdict.landed;
+        sums.redone += verdict.redone;
+        if (verdict.redone > 0) sums.redoing += 1;
+        count(rows, verdict.row);
+      } catch (error) {
+        throw new Error(`after ${way}, seed ${this.seed}: ${(error as Error).message}\n${service.stderr}`);
+      }
+    }
+  }
+
+  /** Under load until it ends in this way. */
+  async #live(service: ServiceProcess, way: Way): Promise<void> {
+    const load = this.clients.map((client) => client.run(service.port));
+    // One pair is watched; the others have the processor.
+    const watched = watch(service.port, pairs[this.#random(pairs.length)]!, this.clients);
+    // Often so soon that the first batches are just arriving.
+    await sleep(this.#random(3) === 0 ? this.#random(25) : 20 + this.#random(110));
+    await ways[way].end(service);
+    const { code, signal } = await service.ended;
+    for (const answered of await Promise.all(load)) sums.answered += answered;
+    sums.reads += await watched;
+    count(ended, `${way} (${signal ?? code})`);
+    if (ways[way].sigkill && signal === "SIGKILL") sums.sigkills += 1;
+    if (way === "SIGTERM twice" && code !== 0 && code !== 75) throw new Error(`it ended with ${code}`);
+  }
+
+  /** The end of the last life. Returns its exit code and what the next start had to redo. */
+  async close(): Promise<{ code: number | null; redone: number }> {
+    const { code } = await this.#service!.stop("SIGTERM");
+    const service = await this.#start();
+    return { code, redone: (await judge(service.port, service.dir, this.clients)).redone };
+  }
+
+  remove = () => this.#service?.remove();
+}
+
+if (values.help) {
+  console.log("kills the service under load: --kills=N (200), --seed=N");
+} else {
+  const timeout = 60_000 + kills * 10_000;
+  t.setTimeout(timeout);
+  t.test("kills under load", { timeout }, async (t) => {
+    t.comment(`seed ${seed}`);
+    const startedAt = performance.now();
+    // Two stores side by side: a start waits as much as it works.
+    const arenas = [new Arena(seed), new Arena(seed + 1)];
+    t.teardown(() => Promise.all(arenas.map((arena) => arena.remove())));
+    let wrong: unknown;
+    const until = () => sums.sigkills >= kills || wrong !== undefined;
+    await Promise.all(
+      arenas.map((arena) =>
+        arena.kill(until).catch((error) => {
+          wrong = error;
+        }),
+      ),
+    );
+    const seconds = (performance.now() - startedAt) / 1000;
+    t.equal(wrong, undefined, `${sums.sigkills} SIGKILLs: nothing acknowledged is lost, torn or done twice`);
+    t.comment(`${sums.sigkills} SIGKILLs in ${seconds.toFixed(0)} s; lives ended by ${list(ended)}`);
+    t.comment(
+      `batches without an answer: ${sums.absent} absent (killed before publish), ${sums.landed} there (after it); ` +
+        `${sums.redoing} starts redid ${sums.redone} records (between publish and apply); recovery rows ${list(rows)}`,
+    );
+    const replays = arenas.flatMap((arena) => arena.clients).reduce((sum, client) => sum + client.replays, 0);
+    t.comment(
+      `${sums.answered} batches answered, ${replays} retries replayed, ${sums.reads} whole reads beside them; ` +
+        `start to ready ${(sums.startMs / sums.lives).toFixed(0)} ms in the mean; seed ${seed}`,
+    );
+    if (wrong !== undefined) return;
+    t.ok(sums.absent > 0 && sums.landed > 0 && sums.redone > 0, "kills fell before publish, before apply and after");
+    for (const arena of arenas)
+      t.same(await arena.close(), { code: 0, redone: 0 }, "an orderly end leaves nothing to redo");
+  });
+}

@@ -1,0 +1,83 @@
+// standby.test.ts - two processes on one store: the writer is killed under load, the standby serves what it left.
+import t from "tap";
+import { RawClient } from "../raw-client.js";
+import { freshDir, ServiceProcess } from "../service-process.js";
+import { judge } from "./judge.js";
+import { clientsOf, makeRegions } from "./ledger.js";
+import { randomOf } from "./random.js";
+
+const takeovers = 8;
+const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function readyz(port: number): Promise<{ status: number; state: string }> {
+  const connection = await RawClient.connect(port);
+  const { status, body } = await connection.request("GET", "/readyz");
+  connection.destroy();
+  return { status, state: body };
+}
+
+/** Listens and waits for the store. */
+async function standbyOn(dir: string): Promise<ServiceProcess> {
+  const service = new ServiceProcess({ dir });
+  await service.line("listening");
+  // Until it has found the store taken it is merely starting.
+  while (!/standby/.test((await readyz(service.port)).state)) await sleep(5);
+  return service;
+}
+
+t.setTimeout(300_000);
+t.test("a standby takes over", { timeout: 300_000 }, async (t) => {
+  const seed = Date.now() % 1_000_000_007;
+  t.comment(`seed ${seed}`);
+  const random = randomOf(seed);
+  const dir = freshDir();
+  const clients = clientsOf(seed, 8);
+  let writer = await ServiceProcess.ready({ dir });
+  const started = [writer];
+  t.teardown(async () => {
+    for (const service of started) await service.remove();
+  });
+  await makeRegions(writer.port);
+  const tookMs: number[] = [];
+  let answered = 0;
+  for (let i = 0; i < takeovers; i++) {
+    const standby = await standbyOn(dir);
+    started.push(standby);
+    const waiting = await readyz(standby.port);
+    t.equal(waiting.status, 503, "the standby is not ready");
+    t.match(waiting.state, /standby/, "and says why");
+    const refused = await RawClient.connect(standby.port);
+    const { status, body } = await refused.request("POST", "/v1/regions", '{"name":"other","size":1}');
+    refused.destroy();
+    t.match({ status, body }, { status: 503, body: /"standby"/ }, "it takes no batch");
+
+    const load = clients.map((client) => client.run(writer.port));
+    await sleep(50 + random(100));
+    const killedAt = writer.kill("SIGKILL");
+    await standby.line("ready");
+    tookMs.push(performance.now() - killedAt);
+    answered += (await Promise.all(load)).reduce((sum, count) => sum + count, 0);
+    t.equal((await readyz(standby.port)).status, 200, "the standby serves");
+    await t.resolves(judge(standby.port, dir, clients), "every acknowledged batch is there, and no half one");
+    writer = standby;
+  }
+  tookMs.sort((a, b) => a - b);
+  const [median, worst] = [tookMs[tookMs.length >> 1]!, tookMs.at(-1)!].map((ms) => ms.toFixed(1));
+  t.comment(
+    `${takeovers} takeovers, kill to ready: median ${median} ms, worst ${worst} ms; ${answered} batches answered`,
+  );
+  t.ok(tookMs[0]! < 1000, "a takeover is a matter of milliseconds, not of a start");
+  t.equal((await writer.stop("SIGTERM")).code, 0);
+});
+
+t.test("a second service that may not wait", async (t) => {
+  const writer = await ServiceProcess.ready();
+  t.teardown(() => writer.remove());
+  const second = new ServiceProcess({ dir: writer.dir, flags: ["--standby=false"] });
+  const { code, signal } = await second.ended;
+  t.notOk(signal, "ends by itself");
+  t.not(code, 0, "and says so by its code");
+  const said = second.stderr + second.lines.map((line) => line.message).join("\n");
+  t.match(said, /another process/, "and in words");
+  t.equal((await readyz(writer.port)).status, 200, "the writer doesn't notice");
+});
