@@ -11,11 +11,10 @@ import { answerRaw } from "./fallbacks.js";
 import { problemType, securityHeaders } from "./headers.js";
 
 /**
- * While stopping, how long a connection may be silent before it is ended: one that was never used has a request on its
- * way, from a client that has only just learned that it is connected; any other one had the whole lame duck's time.
+ * A client that was answered, or connected, this shortly before the stop is expected to ask again; and any that connects
+ * later has something to ask.
  */
-const unusedMs = 50;
-const silentMs = 5;
+const expectedMs = 100;
 /** How long an answered client that still sends its body may go on before it is cut: it has to notice the answer. */
 const lingerMs = 100;
 
@@ -30,8 +29,6 @@ interface Connection {
   idleSince: number;
   /** What had been received by then: more than this is the beginning of another request. */
   idleBytes: number;
-  /** A request came on it. */
-  used: boolean;
   /** Told 503 while bytes of its request were still to come. */
   refused: boolean;
 }
@@ -52,6 +49,7 @@ export class Connections {
   readonly #connections = new Map<Socket, Connection>();
   readonly #server: Server;
   #closing = false;
+  #closingSince = 0;
 
   /** Before the server listens, and before anything else listens to its requests. */
   constructor(server: Server) {
@@ -87,6 +85,7 @@ export class Connections {
   /** From now on every answer closes its connection, also those that were asked for before. */
   closeWhenAnswered(): void {
     this.#closing = true;
+    this.#closingSince = performance.now();
     for (const [socket, connection] of this.#connections) {
       if (connection.exchanges.size > 0) this.#closeAfterLast(socket, connection);
     }
@@ -103,15 +102,15 @@ export class Connections {
   }
 
   /**
-   * Ends connections on which nothing is asked, after one more look: the event loop polls in between, so that a request that
-   * had come while JavaScript was busy is read. An unread one would be answered with a reset.
+   * Ends connections on which nothing is asked; while `patient`, only those of which nothing is expected. Each is looked at
+   * once more after the event loop has polled, so that a request that had come while JavaScript was busy is read: an
+   * unread one would be answered with a reset.
    */
-  sweep(): void {
-    const now = performance.now();
+  sweep(patient: boolean): void {
     const silent: [Socket, Connection][] = [];
     for (const [socket, connection] of this.#connections) {
-      const wait = connection.used ? silentMs : unusedMs;
-      if (now - connection.idleSince >= wait && this.#isIdle(socket, connection)) silent.push([socket, connection]);
+      const expected = connection.idleSince > this.#closingSince - expectedMs;
+      if (!(patient && expected) && this.#isIdle(socket, connection)) silent.push([socket, connection]);
     }
     if (silent.length === 0) return;
     setImmediate(() => {
@@ -151,7 +150,6 @@ export class Connections {
       exchanges: new Set(),
       idleSince: performance.now(),
       idleBytes: 0,
-      used: false,
       refused: false,
     });
     socket.once("close", () => this.#connections.delete(socket));
@@ -162,7 +160,6 @@ export class Connections {
     const connection = this.#connections.get(socket);
     if (connection === undefined) return;
     connection.exchanges.add(exchange);
-    connection.used = true;
     if (this.#closing) this.#closeAfterLast(socket, connection);
     // Emitted once for each response, whether it was sent to its end or not.
     exchange.response.once("close", () => {

@@ -246,8 +246,9 @@ export class Lifecycle implements LifecycleView {
     this.#log.info({ event: "listener_closed", rescued, ms: round(this.#elapsed()) }, "listener closed");
     while (connections.open > 0) {
       if (this.#mustForce()) return this.#force(connections);
-      connections.sweep();
-      if (this.#elapsed() >= this.#times.bodyGraceMs) connections.refuseLate();
+      const patient = this.#elapsed() < this.#times.bodyGraceMs;
+      connections.sweep(patient);
+      if (!patient) connections.refuseLate();
       await nextTick();
     }
     return this.#close();
