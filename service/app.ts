@@ -37,9 +37,13 @@ export interface AppParts {
 const batchWordsBytes = 1 << 20;
 
 /** `documented`: with the plugins that make the document and its pages, for who asks for those. */
+/** Node pools buffers shorter than half of this; the usual answer to a range then needs no allocation of its own. */
+const poolBytes = 256 << 10;
+
 export async function buildApp(parts: AppParts, { documented = false } = {}): Promise<FastifyInstance> {
   const { config, store, lifecycle } = parts;
   const log = new Log(config.logLevel);
+  Buffer.poolSize = poolBytes;
   const requestIds = requestIdsOf(randomBytes(4).toString("hex"));
   const app = Fastify({
     // Fastify's own logging makes a child and two listeners for each request, a quarter of the throughput.

@@ -11,7 +11,7 @@ import type {
   RouteOptions,
 } from "fastify";
 import { Problem, type ProblemCode, problemBody, toProblem } from "./errors.js";
-import { problemType, securityHeaders } from "./headers.js";
+import { notKept, problemType, securityHeaders } from "./headers.js";
 import type { Log } from "./log.js";
 import type { Failure } from "./store/failure.js";
 
@@ -47,7 +47,7 @@ function answer(reply: FastifyReply, problem: Problem): void {
   const { request } = reply;
   // A head that announced a body is not that of the answer.
   reply.removeHeader("content-length").removeHeader("content-disposition").removeHeader("etag");
-  reply.code(problem.kind.status).headers(problem.headers).header("cache-control", "no-store");
+  reply.code(problem.kind.status).headers(problem.headers).headers(notKept);
   // What is left of the body would be taken for the next request.
   if (!request.raw.complete && request.raw.headers["content-length"] !== undefined) reply.header("connection", "close");
   reply.header("content-type", problemType).send(JSON.stringify(problemBody(problem, pathOf(request), request.id)));
@@ -171,6 +171,7 @@ export function answerRaw(socket: Socket, problem: Problem): void {
     "content-length": Buffer.byteLength(body),
     connection: "close",
     ...securityHeaders,
+    ...notKept,
     ...problem.headers,
   };
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);

@@ -3,10 +3,10 @@
 import type { FastifyReply, FastifyRequest, HookHandlerDoneFunction } from "fastify";
 import type { Access, Tokens } from "./access.js";
 import { Problem } from "./errors.js";
-import { docsSecurityPolicy, securityHeaders } from "./headers.js";
+import { notKept, pageHeaders, securityHeaders } from "./headers.js";
 import type { LifecycleView } from "./lifecycle-view.js";
 import type { Log } from "./log.js";
-import type { Meter } from "./metrics.js";
+import { clock, type Meter } from "./metrics.js";
 
 declare module "fastify" {
   interface FastifyContextConfig {
@@ -29,19 +29,20 @@ export interface GateOptions {
 }
 
 export function gateOf({ access, always, pages, tokens, lifecycle, meter, log }: GateOptions) {
-  const headers = pages ? { ...securityHeaders, "content-security-policy": docsSecurityPolicy } : securityHeaders;
   const mutating = access === "write";
+  // What answers a POST is kept by nobody anyway.
+  const headers = { ...securityHeaders, ...(!mutating && notKept), ...(pages && pageHeaders) };
 
   return function gate(request: FastifyRequest, reply: FastifyReply, done: HookHandlerDoneFunction): void {
     reply.headers(headers);
     reply.header("request-id", request.id);
-    const started = performance.now();
+    const started = clock.now();
     const refusal = tokens.check(request.headers.authorization, access);
     const closed = refusal === undefined ? lifecycle.admit(mutating) : undefined;
     const admitted = refusal === undefined && closed === undefined;
     // Emitted once for each response, whether it was sent to its end or the client went away.
     reply.raw.on("close", () => {
-      const ms = performance.now() - started;
+      const ms = clock.now() - started;
       meter.observe(reply.raw.statusCode, ms / 1000);
       if (admitted) lifecycle.finished();
       log?.request({

@@ -7,6 +7,8 @@
 import { Ajv, type Options, type ValidateFunction } from "ajv";
 import type { FastifySchema, FastifySchemaCompiler } from "fastify";
 
+type FastifyValidator = ReturnType<FastifySchemaCompiler<FastifySchema>>;
+
 type Schema = Readonly<Record<string, unknown>>;
 
 // Formats are for readers of the document: no body or query has a member of one.
@@ -17,11 +19,14 @@ const common: Options = {
   validateFormats: false,
 };
 
+/** What Fastify takes for "nothing to check", which costs a request less than a function that says so. */
+export const unchecked = undefined as unknown as FastifyValidator;
+
 export function lazyValidators(components: readonly Schema[]): FastifySchemaCompiler<FastifySchema> {
   const forBodies = lazily(() => ajvOf({ ...common, coerceTypes: false }, components));
   const forQueries = lazily(() => ajvOf({ ...common, coerceTypes: true, useDefaults: true }, []));
   return ({ schema, httpPart }) => {
-    if (httpPart !== "body" && httpPart !== "querystring") return () => true;
+    if (httpPart !== "body" && httpPart !== "querystring") return unchecked;
     const compiled = lazily(() => (httpPart === "body" ? forBodies() : forQueries()).compile(schema as object));
     // Fastify reads the errors off the function that it called.
     const validate = (data: unknown): boolean => {

@@ -16,6 +16,7 @@ import { Refused } from "../store/failure.js";
 import { mergeSpans, type RangeSpec, resolveRange, type Span } from "../store/ranges.js";
 import { type Durability, describeRegion, type RegionInfo } from "../store/regions.js";
 import { type ReadResult, type Store, StoreError } from "../store/store.js";
+import { unchecked } from "../validation.js";
 import {
   keyOf,
   notFound,
@@ -128,7 +129,6 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     handler: (request, reply) => {
       const name = regionOf(request);
       const store = context.store();
-      const since = performance.now();
       const span = plainRange(request.headers, limits.readBytesMax);
       if (span === undefined) return answerRead(request, reply, store, name);
       // The common case takes one call into the core. It can't know the region's size: a range that has to be cut comes
@@ -136,15 +136,19 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       try {
         const read = store.read(name, span.offset, span.length);
         if (read instanceof Promise) {
+          const since = performance.now();
           return read.then(
-            (done) => answerRange(request, reply, name, span, done, since),
+            (done) => {
+              setServerTiming(reply, since);
+              answerRange(request, reply, name, span, done);
+            },
             (error) => {
               if (isOutOfBounds(error)) return answerRead(request, reply, store, name);
               throw error;
             },
           );
         }
-        answerRange(request, reply, name, span, read, since);
+        answerRange(request, reply, name, span, read);
       } catch (error) {
         if (isOutOfBounds(error)) return answerRead(request, reply, store, name);
         throw error;
@@ -216,7 +220,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       },
       // A body of type string would be refused when it arrives as bytes.
       validatorCompiler: ({ schema, httpPart, ...rest }) =>
-        httpPart === "body" ? () => true : app.validatorCompiler!({ schema, httpPart, ...rest }),
+        httpPart === "body" ? unchecked : app.validatorCompiler!({ schema, httpPart, ...rest }),
       handler: (request, reply) => {
         if (createsRegion(request.headers)) return upload(request, reply);
         return write(request, reply);
@@ -398,11 +402,9 @@ function answerRange(
   name: string,
   { offset, length }: Span,
   read: ReadResult,
-  since: number,
 ): void {
   setContentHeaders(reply, request, name);
   setRegionHeaders(reply, read);
-  setServerTiming(reply, since);
   reply.code(206);
   reply.header("content-type", contentType);
   reply.header("content-range", `bytes ${offset}-${offset + length - 1}/${read.size}`);

@@ -126,7 +126,12 @@ export const regionHeaders = {
 export const replayHeader = {
   "Idempotency-Replayed": header("`?1` when this is the answer to an earlier request with the same key.", "?1"),
 };
-export const timingHeader = { "Server-Timing": header("Time in the store, in milliseconds.", "store;dur=0.012") };
+export const timingHeader = {
+  "Server-Timing": header(
+    "How long the store took, in milliseconds, when it had to wait for a disk or another thread.",
+    "store;dur=0.012",
+  ),
+};
 export const locationHeader = { Location: header("Path of what was created.", "/v1/regions/demo") };
 export const contentHeaders = {
   ...regionHeaders,
