@@ -31,9 +31,9 @@ export const mismatches = ["abort", "continue"] as const;
 export const algorithms = ["sha-256", "crc32c"] as const;
 export const waits = ["region", "fast", "ordered", "durable"] as const;
 
-const frameMagic = 0x31424648;
+export const frameMagic = 0x31424648;
 export const answerMagic = 0x31414648;
-const frameVersion = 1;
+export const frameVersion = 1;
 export const frameHeaderBytes = 64;
 export const frameRegionBytes = 72;
 export const frameOpBytes = 48;
@@ -47,7 +47,7 @@ export const patternBytesMax = 4096;
 export const etagBytes = 24;
 
 export const frameDryRun = 1;
-const frameHasKey = 2;
+export const frameHasKey = 2;
 export const opBigEndian = 1;
 export const opNegative = 2;
 export const opNegate = 4;
