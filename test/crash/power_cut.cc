@@ -113,7 +113,7 @@ StoreOptions store_options(const std::string& directory) {
   return options;
 }
 
-// ---- the writer --------------------------------------------------------------------------------------------------
+// ---- the writer ----
 
 class Writer {
  public:
@@ -241,7 +241,7 @@ class Writer {
   uint64_t settled_ = 0;
 };
 
-// ---- the judge ---------------------------------------------------------------------------------------------------
+// ---- the judge ----
 
 struct Bounds {
   uint64_t regions, least, ordered_least, issued;
@@ -423,7 +423,7 @@ class Judge {
   const std::atomic<uint64_t> (*ordered_acknowledged_)[kBatchesMax] = nullptr;
 };
 
-// ---- one run on one file system ----------------------------------------------------------------------------------
+// ---- one run on one file system ----
 
 struct Kind {
   const char* name;
@@ -671,7 +671,7 @@ class Run {
   uint64_t life_began_ = 0;  // batches issued before the writer was last started
 };
 
-// ---- the program -------------------------------------------------------------------------------------------------
+// ---- the program ----
 
 constexpr int kSkipped = 77;
 

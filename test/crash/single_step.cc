@@ -45,7 +45,7 @@ namespace {
 constexpr uint64_t kRingBytes = 32 << 10;
 constexpr uint64_t kBatchBytesMax = 8 << 10;
 
-// ---- what the victim does ------------------------------------------------------------------------------------------
+// ---- what the victim does ----
 
 enum class Act : uint32_t { to_ring_end, batch, flush, checkpoint, create, resize, label, remove, close, open };
 constexpr const char* kActNames[] = {"(unstepped)", "commit", "flush",  "checkpoint", "create",
@@ -252,8 +252,7 @@ class Victim {
   std::vector<uint8_t> frame_, answer_;
 };
 
-// ---- the store's files, as a killed process leaves them
-// --------------------------------------------------------------
+// ---- the store's files, as a killed process leaves them ----
 
 struct StateFile {
   std::string path;  // below the store's directory
@@ -267,7 +266,8 @@ struct State {
 // The live files of a store, and a copy of how they were when changed() was last asked.
 class Watch {
  public:
-  explicit Watch(std::string directory) : root_(std::move(directory)) { rescan(); }
+  // `victim` is the process that has the store open.
+  Watch(std::string directory, pid_t victim) : root_(std::move(directory)), victim_(victim) { after_system_call(); }
   Watch(const Watch&) = delete;
   Watch& operator=(const Watch&) = delete;
   ~Watch() {
@@ -276,23 +276,24 @@ class Watch {
 
   const State& state() const { return state_; }
 
-  // Only a system call can make, remove, rename or resize a file.
-  void rescan() {
+  // Only a system call can make, remove, rename or resize a file, write to a part of it that the victim has not mapped,
+  // or change what is mapped: the next changed() looks at everything, those after it at what is mapped.
+  void after_system_call() {
     State found;
     std::vector<Live> lives;
     walk("", &found, &lives);
-    bool same = found.directories == state_.directories && found.files.size() == state_.files.size();
-    for (size_t i = 0; same && i < found.files.size(); ++i) {
-      same = found.files[i].path == state_.files[i].path && lives[i].size == live_[i].size;
+    if (!same_shape(found, lives)) {
+      for (size_t i = 0; i < found.files.size(); ++i) {
+        found.files[i].bytes.assign(lives[i].bytes, lives[i].bytes + lives[i].size);
+      }
+      state_ = std::move(found);
+      changed_ = true;
     }
+    // Those that were taken over are null here.
     for (Live& live : live_) drop(live);
     live_ = std::move(lives);
-    if (same) return;
-    for (size_t i = 0; i < found.files.size(); ++i) {
-      found.files[i].bytes.assign(live_[i].bytes, live_[i].bytes + live_[i].size);
-    }
-    state_ = std::move(found);
-    changed_ = true;
+    find_mapped();
+    everything_ = true;
   }
 
   // True when anything differs from the last time; state() is up to date afterwards.
@@ -300,11 +301,13 @@ class Watch {
     bool any = changed_;
     changed_ = false;
     for (size_t i = 0; i < live_.size(); ++i) {
-      if (live_[i].size > 0 && std::memcmp(live_[i].bytes, state_.files[i].bytes.data(), live_[i].size) != 0) {
-        std::memcpy(state_.files[i].bytes.data(), live_[i].bytes, live_[i].size);
-        any = true;
+      if (everything_) {
+        any |= update(i, 0, live_[i].size);
+      } else {
+        for (const auto& [from, to] : live_[i].mapped) any |= update(i, from, to);
       }
     }
+    everything_ = false;
     return any;
   }
 
@@ -320,11 +323,30 @@ class Watch {
   struct Live {
     const uint8_t* bytes = nullptr;
     size_t size = 0;
+    ino_t inode = 0;
+    std::vector<std::pair<size_t, size_t>> mapped;  // by the victim: from, to
   };
 
   static void drop(Live& live) {
     if (live.bytes != nullptr) munmap(const_cast<uint8_t*>(live.bytes), live.size);
     live.bytes = nullptr;
+  }
+
+  bool same_shape(const State& found, const std::vector<Live>& lives) const {
+    if (found.directories != state_.directories || found.files.size() != state_.files.size()) return false;
+    for (size_t i = 0; i < found.files.size(); ++i) {
+      if (found.files[i].path != state_.files[i].path || lives[i].size != state_.files[i].bytes.size()) return false;
+    }
+    return true;
+  }
+
+  bool update(size_t index, size_t from, size_t to) {
+    const uint8_t* live = live_[index].bytes;
+    uint8_t* kept = state_.files[index].bytes.data();
+    to = std::min(to, live_[index].size);
+    if (from >= to || std::memcmp(live + from, kept + from, to - from) == 0) return false;
+    std::memcpy(kept + from, live + from, to - from);
+    return true;
   }
 
   void walk(const std::string& below, State* found, std::vector<Live>* lives) {
@@ -346,26 +368,60 @@ class Watch {
         found->directories.push_back(path);
         walk(path, found, lives);
       } else if (S_ISREG(facts.st_mode)) {
-        Live live;
-        const int fd = ::open((root_ + "/" + path).c_str(), O_RDONLY | O_CLOEXEC);
-        if (fd < 0) die("can't open a file of the store");
-        live.size = static_cast<size_t>(facts.st_size);
-        if (live.size > 0) {
-          void* mapped = mmap(nullptr, live.size, PROT_READ, MAP_SHARED, fd, 0);
-          if (mapped == MAP_FAILED) die("can't map a file of the store");
-          live.bytes = static_cast<const uint8_t*>(mapped);
-        }
-        ::close(fd);
-        lives->push_back(live);
+        lives->push_back(take(path, facts));
         found->files.push_back({path, {}});
       }
     }
   }
 
+  // The mapping of a file, the one there is if it still shows that file.
+  Live take(const std::string& path, const struct stat& facts) {
+    const auto size = static_cast<size_t>(facts.st_size);
+    for (Live& old : live_) {
+      if (old.bytes == nullptr || old.inode != facts.st_ino || old.size != size) continue;
+      Live live = old;
+      old.bytes = nullptr;
+      return live;
+    }
+    Live live;
+    live.size = size;
+    live.inode = facts.st_ino;
+    if (size == 0) return live;
+    const int fd = ::open((root_ + "/" + path).c_str(), O_RDONLY | O_CLOEXEC);
+    void* mapped = fd < 0 ? MAP_FAILED : mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+    if (mapped == MAP_FAILED) die("can't map a file of the store");
+    ::close(fd);
+    live.bytes = static_cast<const uint8_t*>(mapped);
+    return live;
+  }
+
+  void find_mapped() {
+    for (Live& live : live_) live.mapped.clear();
+    std::FILE* maps = std::fopen(("/proc/" + std::to_string(victim_) + "/maps").c_str(), "re");
+    if (maps == nullptr) die("can't read what the victim has mapped");
+    char line[4400];
+    while (std::fgets(line, sizeof line, maps) != nullptr) {
+      unsigned long long from = 0, to = 0, offset = 0, inode = 0;
+      if (std::strstr(line, root_.c_str()) == nullptr ||
+          std::sscanf(line, "%llx-%llx %*s %llx %*s %llu", &from, &to, &offset, &inode) != 4) {
+        continue;
+      }
+      for (Live& live : live_) {
+        const std::pair<size_t, size_t> range(offset, offset + (to - from));
+        if (live.inode != inode || std::find(live.mapped.begin(), live.mapped.end(), range) != live.mapped.end())
+          continue;
+        live.mapped.push_back(range);
+      }
+    }
+    std::fclose(maps);
+  }
+
   std::string root_;
+  pid_t victim_;
   std::vector<Live> live_;  // in the order of state_.files
   State state_;
   bool changed_ = true;
+  bool everything_ = true;
 };
 
 // Makes `directory` hold exactly `state`.
@@ -387,19 +443,29 @@ void materialize(const State& state, const std::string& directory) {
   for (const std::string& path : state.directories) std::filesystem::create_directory(directory + "/" + path, error);
   for (const StateFile& file : state.files) {
     const int fd = ::open((directory + "/" + file.path).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0 || ftruncate(fd, static_cast<off_t>(file.bytes.size())) != 0 ||
-        pwrite(fd, file.bytes.data(), file.bytes.size(), 0) != static_cast<ssize_t>(file.bytes.size())) {
-      die("can't copy a file of the store (is the directory's file system full?)");
+    bool copied = fd >= 0 && ftruncate(fd, 0) == 0 && ftruncate(fd, static_cast<off_t>(file.bytes.size())) == 0;
+    // Most of the journal is zeros: they stay a hole.
+    for (size_t at = 0; at < file.bytes.size() && copied; at += kPageBytes) {
+      static constexpr uint8_t kZeros[kPageBytes] = {};
+      const size_t length = std::min<size_t>(kPageBytes, file.bytes.size() - at);
+      if (std::memcmp(&file.bytes[at], kZeros, length) == 0) continue;
+      copied = pwrite(fd, &file.bytes[at], length, static_cast<off_t>(at)) == static_cast<ssize_t>(length);
     }
+    if (!copied) die("can't copy a file of the store (is the directory's file system full?)");
     ::close(fd);
   }
 }
 
-// ---- judging
-// ---------------------------------------------------------------------------------------------------------
+// ---- judging ----
 
 struct Bounds {
   uint32_t acknowledged, issued;
+};
+
+// How a recovery went.
+struct Recovered {
+  char row = 0;
+  uint64_t redone = 0;
 };
 
 // Which regions of the rig's own use are left out of comparisons.
@@ -416,14 +482,14 @@ class Judge {
   std::map<char, uint64_t> rows;
 
   // Recovers a copy of `state`. Empty: all is well; else what is wrong. `landed` gets the number of changes found.
-  std::string recover(const State& state, const Episode& episode, Bounds bounds, uint32_t* landed, char* row) {
-    std::string wrong = recover_once(state, episode, bounds, true, landed, row);
+  std::string recover(const State& state, const Episode& episode, Bounds bounds, uint32_t* landed, Recovered* how) {
+    std::string wrong = recover_once(state, episode, bounds, true, landed, how);
     if (wrong.empty() && random_.chance(25)) {
       // The same bytes after a restart of the machine that wrote everything back: nothing may depend on the words.
       ++other_boot;
       uint32_t also = 0;
-      char other_row = 0;
-      wrong = recover_once(state, episode, bounds, false, &also, &other_row);
+      Recovered otherwise;
+      wrong = recover_once(state, episode, bounds, false, &also, &otherwise);
       if (!wrong.empty()) wrong = "as after a restart of the machine: " + wrong;
     }
     return wrong;
@@ -547,7 +613,7 @@ class Judge {
   }
 
   std::string recover_once(const State& state, const Episode& episode, Bounds bounds, bool same_boot, uint32_t* landed,
-                           char* row) {
+                           Recovered* how) {
     ++recoveries;
     materialize(state, directory_);
     std::vector<Settled> settled;
@@ -561,8 +627,9 @@ class Judge {
     if (const Code code = Store::open(options, &store, &detail); code != Code::ok) {
       return std::string("recovery refuses: ") + code_name(code) + " " + detail;
     }
-    *row = static_cast<char>(store->status().recovery.row);
-    ++rows[*row];
+    const RecoveryReport report = store->status().recovery;
+    *how = {static_cast<char>(report.row), report.redone};
+    ++rows[how->row];
     World seen;
     if (std::string wrong = observe(*store, episode.start, &seen); !wrong.empty()) return wrong;
     bool found = false;
@@ -653,8 +720,7 @@ class Judge {
   Random random_;
 };
 
-// ---- stepping
-// --------------------------------------------------------------------------------------------------------
+// ---- stepping ----
 
 // The address of the next instruction, and whether that is a system call. The victim is a fork, so its code is ours.
 struct Next {
@@ -688,6 +754,7 @@ struct Saved {
   std::shared_ptr<const Episode> episode;
   uint32_t landed = 0;
   int depth = 0;
+  uint64_t redone = 0;  // records that its recovery applies again
 };
 
 struct Totals {
@@ -795,16 +862,16 @@ class Stepper {
 
   bool section(pid_t pid, const std::shared_ptr<const Episode>& episode, const std::string& live, const Saved* recovery,
                int depth) {
-    Watch watch(live);
+    Watch watch(live, pid);
     watch.changed();
     const std::vector<uint8_t>* journal = watch.file("journal");
     const std::vector<uint8_t> journal_before = journal != nullptr ? *journal : std::vector<uint8_t>{};
     Bounds bounds{shared_->acknowledged, shared_->issued};
     uint32_t landed = 0;
-    char row = 0;
+    Recovered how;
     const auto act = shared_->act.load();
     // The state before the first instruction is judged too, so that every later one has a judgement to lean on.
-    std::string wrong = judge_.recover(watch.state(), *episode, bounds, &landed, &row);
+    std::string wrong = judge_.recover(watch.state(), *episode, bounds, &landed, &how);
     uint64_t address = 0;
     while (wrong.empty()) {
       const Next next = next_instruction(pid);
@@ -826,7 +893,7 @@ class Stepper {
       ++totals.points;
       ++totals.by_act[static_cast<size_t>(act)];
       if (depth > 0) ++totals.in_recovery;
-      if (next.system_call) watch.rescan();
+      if (next.system_call) watch.after_system_call();
       const Bounds now{shared_->acknowledged, shared_->issued};
       const bool counted = now.acknowledged != bounds.acknowledged || now.issued != bounds.issued;
       if (!watch.changed() && !counted) continue;
@@ -834,15 +901,15 @@ class Stepper {
       ++totals.states;
       wrong = Judge::live(watch.state(), *episode, bounds);
       if (!wrong.empty()) break;
-      wrong = judge_.recover(watch.state(), *episode, bounds, &landed, &row);
-      if (row == 'B') ++totals.redo_states;
+      wrong = judge_.recover(watch.state(), *episode, bounds, &landed, &how);
+      if (how.row == 'B') ++totals.redo_states;
       // A reservoir of states that recovery has work to do on; nested kills go three deep.
-      if (wrong.empty() && depth < 3 && (row != 'A' || depth > 0)) {
+      if (wrong.empty() && depth < 3 && (how.row != 'A' || depth > 0)) {
         ++offered_;
         if (saved.size() < 48) {
-          saved.push_back({watch.state(), episode, landed, depth});
+          saved.push_back({watch.state(), episode, landed, depth, how.redone});
         } else if (random_.below(offered_) < saved.size()) {
-          saved[random_.below(saved.size())] = {watch.state(), episode, landed, depth};
+          saved[random_.below(saved.size())] = {watch.state(), episode, landed, depth, how.redone};
         }
       }
     }
@@ -882,8 +949,7 @@ class Stepper {
   bool judged_ = true;
 };
 
-// ---- shapes
-// ----------------------------------------------------------------------------------------------------------
+// ---- shapes ----
 
 constexpr uint32_t kA = 0, kB = 1, kC = 2;
 
@@ -1026,7 +1092,7 @@ World start_world(const Mode& mode) {
 }
 
 std::shared_ptr<const Episode> batch_episode(const Shape& shape, const Mode& mode, uint64_t seed, bool keyed,
-                                             bool at_ring_end) {
+                                             bool at_ring_end, uint64_t group) {
   Random random(seed);
   auto episode = std::make_shared<Episode>();
   episode->shape = shape.name;
@@ -1050,9 +1116,7 @@ std::shared_ptr<const Episode> batch_episode(const Shape& shape, const Mode& mod
   add(Act::flush, false);
   if (random.chance(50)) add(Act::checkpoint, false);
   if (at_ring_end) add(Act::to_ring_end, false);
-  // One to three batches before the flush: a group.
-  const uint64_t batches = at_ring_end ? 1 : random.between(1, shape.group_max);
-  for (uint64_t i = 0; i < batches; ++i) {
+  for (uint64_t i = 0; i < group; ++i) {
     Action& action = add(Act::batch, true);
     shape.make(random, world, &action.batch);
     if (keyed) action.batch.key = random.next() | 1;
@@ -1108,8 +1172,7 @@ std::shared_ptr<const Episode> region_episode(const Mode& mode, uint64_t seed) {
   return episode;
 }
 
-// ---- the program
-// -----------------------------------------------------------------------------------------------------
+// ---- the program ----
 
 struct Mutant {
   const char* name;
@@ -1136,7 +1199,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 // Runs episodes until `points` kill points have been judged and every shape had its turn in every mode. False: a
 // judgement failed.
-bool sweep(Stepper* stepper, const Settings& settings, uint64_t points, bool whole_tour, bool recovery_first) {
+bool sweep(Stepper* stepper, const Settings& settings, uint64_t points, bool whole_tour) {
   struct Turn {
     const Shape* shape;  // null: changes of regions
     const Mode* mode;
@@ -1160,10 +1223,11 @@ bool sweep(Stepper* stepper, const Settings& settings, uint64_t points, bool who
       }
       const auto episode = turn.shape == nullptr
                                ? region_episode(*turn.mode, seed)
-                               : batch_episode(*turn.shape, *turn.mode, seed, turn.keyed, turn.at_ring_end);
+                               : batch_episode(*turn.shape, *turn.mode, seed, turn.keyed, turn.at_ring_end,
+                                               turn.at_ring_end ? 1 : random.between(1, turn.shape->group_max));
       if (!stepper->run(episode)) return false;
       // Recovery is stepped as well: of a random killed state, and of states killed in those recoveries.
-      if ((recovery_first || random.chance(25)) && !stepper->saved.empty()) {
+      if (random.chance(25) && !stepper->saved.empty()) {
         const size_t which = random.below(stepper->saved.size());
         const Saved from = stepper->saved[which];
         stepper->saved.erase(stepper->saved.begin() + static_cast<std::ptrdiff_t>(which));
@@ -1176,6 +1240,25 @@ bool sweep(Stepper* stepper, const Settings& settings, uint64_t points, bool who
   }
 }
 
+// Kills recoveries only: of groups of three, in states in which at least two records are redone.
+[[maybe_unused]] bool sweep_recovery(Stepper* stepper, const Settings& settings, uint64_t points) {
+  Random random(settings.seed);
+  while (stepper->totals.points < points) {
+    const Shape& shape = kShapes[random.below(std::size(kShapes))];
+    const Mode& mode = kModes[random.between(1, 2)];  // ordered and durable: fast batches leave nothing pending
+    if (shape.group_max < 3) continue;
+    stepper->saved.clear();
+    if (!stepper->run(batch_episode(shape, mode, random.next(), false, false, 3))) return false;
+    int tries = 3;
+    for (const Saved& from : std::vector<Saved>(stepper->saved)) {
+      if (from.redone < 2 || tries == 0) continue;
+      --tries;
+      if (!stepper->run_recovery(from)) return false;
+    }
+  }
+  return true;
+}
+
 int run_mutants([[maybe_unused]] const Settings& settings) {
 #if defined(HOLDFAST_DEBUG) && HOLDFAST_DEBUG
   int missed = 0;
@@ -1185,9 +1268,8 @@ int run_mutants([[maybe_unused]] const Settings& settings) {
     all.only.clear();
     Stepper stepper(settings.directory, settings.scratch, settings.seed, mutant.name);
     if (mutant.in_recovery) failpoint::arm(nullptr, mutant.name);
-    // A mistake in recovery shows only to a kill in the recovery of a group: it gets more points.
-    const uint64_t points = settings.points * (mutant.in_recovery ? 10 : 1);
-    const bool passed = sweep(&stepper, all, points, false, mutant.in_recovery);
+    const bool passed = mutant.in_recovery ? sweep_recovery(&stepper, all, settings.points * 10)
+                                           : sweep(&stepper, all, settings.points, false);
     failpoint::arm(nullptr, nullptr);
     if (passed || !stepper.failure_was_judged()) {
       ++missed;
@@ -1211,7 +1293,7 @@ int run_sweep(const Settings& settings) {
   const auto start = std::chrono::steady_clock::now();
   Stepper stepper(settings.directory, settings.scratch, settings.seed, nullptr);
   stepper.keep = settings.keep;
-  const bool good = sweep(&stepper, settings, settings.points, settings.only.empty(), false);
+  const bool good = sweep(&stepper, settings, settings.points, settings.only.empty());
   const Totals& totals = stepper.totals;
   const Judge& judge = stepper.judge();
   const auto number = [](uint64_t value) { return static_cast<unsigned long long>(value); };
@@ -1274,7 +1356,8 @@ int main_of(int argc, char** argv) {
       default:
         std::printf(
             "single_step: kills a store at every machine instruction and judges what recovery makes of it\n"
-            "  --points=N      kill points to judge at least (120000); each mutant gets as many\n"
+            "  --points=N      kill points to judge at least (120000); each mutant gets as many, one in recovery ten "
+            "times\n"
             "  --seed=N        repeats a run\n"
             "  --only=TEXT     only shapes (with --mutants: only the mutant) of this name\n"
             "  --mutants       each deliberate mistake must be found (debug build)\n"
