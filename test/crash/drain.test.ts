@@ -1,4 +1,5 @@
 // drain.test.ts - SIGTERM and SIGINT against the real service: what clients see, what survives, how long it takes.
+import { execFileSync } from "node:child_process";
 import t from "tap";
 import { ServiceProcess } from "../service-process.js";
 import { Load, loadRegionBytes, valuesIn, verdict } from "./load.js";
@@ -6,8 +7,9 @@ import { Load, loadRegionBytes, valuesIn, verdict } from "./load.js";
 const clients = 40;
 const stops = 20;
 const durabilities = ["fast", "ordered", "durable"];
-/** TERM to exit, over all stops. */
-const medianMsMax = 150;
+/** TERM to exit, over all stops: the lame duck, which is a timer, and work, which takes longer on a busy machine. */
+const lameDuckMs = 100;
+const workMsMax = 50;
 const droppedMax = 3;
 
 const json = { "content-type": "application/json" };
@@ -29,6 +31,16 @@ async function contentOf(service: ServiceProcess, name: string): Promise<Buffer>
 function median(values: number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)] as number;
+}
+
+/** How many times slower than at rest this machine is now, by the start of an empty program: 60 ms at rest, seldom less. */
+function slowness(): number {
+  const times = Array.from({ length: 5 }, () => {
+    const since = performance.now();
+    execFileSync(process.execPath, ["-e", "0"]);
+    return performance.now() - since;
+  });
+  return Math.max(1, median(times) / 60);
 }
 
 t.test(`${stops} stops under ${clients} keep-alive clients`, { timeout: 180_000 }, async (t) => {
@@ -62,10 +74,13 @@ t.test(`${stops} stops under ${clients} keep-alive clients`, { timeout: 180_000 
     );
     bases.set(region, valuesIn(bytes, clients));
   }
+  const slower = slowness();
+  const medianMsMax = lameDuckMs + workMsMax * slower;
+  t.comment(`the machine is ${slower.toFixed(1)} times slower than at rest`);
   t.comment(
     `TERM to exit: median ${median(times).toFixed(0)} ms, worst ${Math.max(...times).toFixed(0)} ms; ${answered} answered, ${refused} refused, ${losses.length} dropped (${losses.join(" ")}) in ${stops} stops`,
   );
-  t.ok(median(times) <= medianMsMax, `the median is at most ${medianMsMax} ms`, { times });
+  t.ok(median(times) <= medianMsMax, `the median is at most ${medianMsMax.toFixed(0)} ms`, { times });
   t.ok(losses.length <= droppedMax, `at most ${droppedMax} requests were dropped`, { losses });
   await service.remove();
 });
