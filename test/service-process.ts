@@ -123,7 +123,8 @@ export class ServiceProcess {
       this.child.kill("SIGKILL");
       await this.ended;
     }
-    rmSync(this.dir, { recursive: true, force: true });
+    // Another run over the same directory may still be making files in it.
+    rmSync(this.dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 50 });
   }
 
   #changed(): void {
