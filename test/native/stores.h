@@ -256,6 +256,8 @@ class Lives {
       auto* client = new Client(options);
       if (client->code != Code::ok) _exit(90);
       body(*client);
+      fflush(stdout);
+      if (check::failures_here > 0) _exit(91);
       kill(getpid(), SIGKILL);
     });
     if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
