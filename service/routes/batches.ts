@@ -150,28 +150,22 @@ async function timed(
   then(reply, outcome);
 }
 
-function answerOne(reply: FastifyReply, { answer, results }: BatchOutcome): void {
-  const generation = answer.generation(0);
-  const durableGeneration = answer.durableGeneration(0);
+function answerOne(reply: FastifyReply, { committed, replayed, branch, tags, results }: BatchOutcome): void {
+  const tag = tags[0]!;
   reply.header("content-type", jsonType);
-  setRegionHeaders(reply, {
-    incarnation: answer.incarnation(0),
-    metaGeneration: answer.metaGeneration(0),
-    generation,
-    durableGeneration,
-  });
-  setReplayed(reply, answer.replayed);
+  setRegionHeaders(reply, tag);
+  setReplayed(reply, replayed);
   reply.send(
-    `{"committed":${answer.committed},"branch":"${answer.branch}","generation":${generation},"durableGeneration":${durableGeneration},"results":${results}}`,
+    `{"committed":${committed},"branch":"${branch}","generation":${tag.generation},"durableGeneration":${tag.durableGeneration},"results":${results}}`,
   );
 }
 
-function answerMany(reply: FastifyReply, { answer, regions, results }: BatchOutcome): void {
-  const byRegion = (of: (region: number) => number) =>
-    JSON.stringify(Object.fromEntries(regions.map((name, i) => [name, of(i)])));
+function answerMany(reply: FastifyReply, { committed, replayed, branch, regions, tags, results }: BatchOutcome): void {
+  const byRegion = (of: "generation" | "durableGeneration") =>
+    JSON.stringify(Object.fromEntries(regions.map((name, i) => [name, tags[i]![of]])));
   reply.header("content-type", jsonType);
-  setReplayed(reply, answer.replayed);
+  setReplayed(reply, replayed);
   reply.send(
-    `{"committed":${answer.committed},"branch":"${answer.branch}","generations":${byRegion((i) => answer.generation(i))},"durableGenerations":${byRegion((i) => answer.durableGeneration(i))},"results":${results}}`,
+    `{"committed":${committed},"branch":"${branch}","generations":${byRegion("generation")},"durableGenerations":${byRegion("durableGeneration")},"results":${results}}`,
   );
 }

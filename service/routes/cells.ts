@@ -158,19 +158,13 @@ async function runOne(run: () => BatchOutcome | Promise<BatchOutcome>): Promise<
   }
 }
 
-function answer(reply: FastifyReply, { answer: done, results }: BatchOutcome): void {
-  const generation = done.generation(0);
-  const durableGeneration = done.durableGeneration(0);
-  setRegionHeaders(reply, {
-    incarnation: done.incarnation(0),
-    metaGeneration: done.metaGeneration(0),
-    generation,
-    durableGeneration,
-  });
-  setReplayed(reply, done.replayed);
+function answer(reply: FastifyReply, { committed, replayed, tags, results }: BatchOutcome): void {
+  const tag = tags[0]!;
+  setRegionHeaders(reply, tag);
+  setReplayed(reply, replayed);
   reply
     .header("content-type", jsonType)
     .send(
-      `{"committed":${done.committed},"generation":${generation},"durableGeneration":${durableGeneration},"result":${results.slice(1, -1)}}`,
+      `{"committed":${committed},"generation":${tag.generation},"durableGeneration":${tag.durableGeneration},"result":${results.slice(1, -1)}}`,
     );
 }

@@ -275,15 +275,8 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       return { ...read, parts: [read.bytes] };
     }
     // One batch of reads, so that all parts are of one generation.
-    const { answer, parts } = await context.batches.read(store, name, spans);
-    return {
-      incarnation: answer.incarnation(0),
-      metaGeneration: answer.metaGeneration(0),
-      generation: answer.generation(0),
-      durableGeneration: answer.durableGeneration(0),
-      size: answer.size(0),
-      parts,
-    };
+    const { tag, parts } = await context.batches.read(store, name, spans);
+    return { ...tag, parts };
   }
 
   function answerChunked(
@@ -338,14 +331,8 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       }
       throw error instanceof Refused ? withoutPointers(error) : error;
     }
-    const { answer } = outcome;
-    setRegionHeaders(reply, {
-      incarnation: answer.incarnation(0),
-      metaGeneration: answer.metaGeneration(0),
-      generation: answer.generation(0),
-      durableGeneration: answer.durableGeneration(0),
-    });
-    setReplayed(reply, answer.replayed);
+    setRegionHeaders(reply, outcome.tags[0]!);
+    setReplayed(reply, outcome.replayed);
     setServerTiming(reply, since);
     reply.code(204).send();
   }

@@ -2,8 +2,9 @@
 //
 // The text is put together here rather than by a serializer: results are many, small and of known shapes, and this is
 // on the path of every batch.
-import type { RegionInfo } from "../../native/index.js";
+
 import { type CellValue, cellText, cellValue, rawCellText, typeBytes, typeNumber } from "./cells.js";
+import type { Etag } from "./etags.js";
 import type { Failure } from "./failure.js";
 import {
   align8,
@@ -29,12 +30,23 @@ interface Body {
 const sections = ["request", "guards", "ops", "elseOps"] as const;
 const fields = [undefined, "offset", "length", "value", "from", "data", "type", "region", "pattern", "count", "equals"];
 
-/** One answer, read in place: it must stay as it is while this is in use. */
-export class BatchAnswer {
-  private readonly view: DataView;
+/** What a batch left of one of its regions. */
+export interface RegionTag extends Etag {
+  durableGeneration: number;
+  size: number;
+}
 
-  constructor(private readonly bytes: Uint8Array) {
-    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+/** Reads one answer at a time, in place: it must stay as it is until the last question about it. */
+export class AnswerReader {
+  private bytes: Uint8Array = new Uint8Array();
+  private view = new DataView(this.bytes.buffer);
+
+  open(bytes: Uint8Array): void {
+    // Most answers come in the same memory.
+    if (bytes.buffer !== this.view.buffer || bytes.byteOffset !== this.view.byteOffset) {
+      this.view = new DataView(bytes.buffer, bytes.byteOffset);
+    }
+    this.bytes = bytes;
     if (this.u32(0) !== answerMagic) throw new Error("the storage core's answer is not a frame");
   }
 
@@ -54,31 +66,15 @@ export class BatchAnswer {
   get actual(): number {
     return this.u64(32);
   }
-  incarnation(region: number): number {
-    return this.u64(answerHeaderBytes + region * answerRegionBytes);
-  }
-  metaGeneration(region: number): number {
-    return this.u64(answerHeaderBytes + region * answerRegionBytes + 8);
-  }
-  generation(region: number): number {
-    return this.u64(answerHeaderBytes + region * answerRegionBytes + 16);
-  }
-  durableGeneration(region: number): number {
-    return this.u64(answerHeaderBytes + region * answerRegionBytes + 24);
-  }
-  /** Tells of a replayed outcome what is durable of it now. `infos` in the order of the regions; absent ones are gone. */
-  refreshDurable(infos: readonly (Pick<RegionInfo, "incarnation" | "durableGeneration"> | undefined)[]): void {
-    for (const [region, info] of infos.entries()) {
-      if (info === undefined || info.incarnation !== this.incarnation(region)) continue;
-      const durable = Math.max(
-        this.durableGeneration(region),
-        Math.min(info.durableGeneration, this.generation(region)),
-      );
-      this.view.setBigUint64(answerHeaderBytes + region * answerRegionBytes + 24, BigInt(durable), true);
-    }
-  }
-  size(region: number): number {
-    return this.u64(answerHeaderBytes + region * answerRegionBytes + 32);
+  tag(region: number): RegionTag {
+    const at = answerHeaderBytes + region * answerRegionBytes;
+    return {
+      incarnation: this.u64(at),
+      metaGeneration: this.u64(at + 8),
+      generation: this.u64(at + 16),
+      durableGeneration: this.u64(at + 24),
+      size: this.u64(at + 32),
+    };
   }
 
   private u32(at: number): number {
@@ -108,14 +104,14 @@ export class BatchAnswer {
     return `${text}]`;
   }
 
-  /** The bytes of each result, in place. */
+  /** A copy of each result's bytes. */
   parts(): Buffer[] {
     const parts: Buffer[] = [];
     let at = answerHeaderBytes + this.view.getUint16(8, true) * answerRegionBytes;
     for (let count = this.u32(12); count > 0; count--) {
       const start = at + answerResultBytes;
       const length = this.u32(at + 4);
-      parts.push(this.slice(start, start + length));
+      parts.push(Buffer.from(this.slice(start, start + length)));
       at = start + align8(length);
     }
     return parts;

@@ -227,6 +227,8 @@ export class BatchEncoder {
     const regions: string[] = region === undefined ? [] : [region];
     this.regions = regions;
     this.fixedRegion = region !== undefined;
+    this.numbers = undefined;
+    if (region !== undefined && !ops.some(isCopy) && !elseOps.some(isCopy)) return;
     let numbers: Map<string, number> | undefined;
     const add = (name: unknown) => {
       if (typeof name !== "string" || !isRegionName(name)) return;
@@ -688,6 +690,8 @@ export const encodings = ["base64", "hex", "utf8"] as const;
 const endians = ["little", "big"] as const;
 const base64 = 0;
 const hex = 1;
+
+const isCopy = (op: unknown) => isObject(op) && op.op === "copy";
 
 function isObject(value: unknown): value is Members {
   return typeof value === "object" && value !== null && !Array.isArray(value);

@@ -1,7 +1,7 @@
 // batches.ts - runs batches: JSON or plain writes and reads in, outcomes out. Everything that changes or compares bytes
 // goes through here, so that one request is one frame and one critical section.
-import { codeName, type Maybe, type Store, sentences } from "../../native/index.js";
-import { BatchAnswer } from "./batch-answer.js";
+import { codeName, type Maybe, type RegionInfo, type Store, sentences } from "../../native/index.js";
+import { AnswerReader, type RegionTag } from "./batch-answer.js";
 import {
   type BatchConditions,
   BatchEncoder,
@@ -14,10 +14,15 @@ import { type Failure, Refused } from "./failure.js";
 /** How long an answer waits: `region` for as long as the strictest of the batch's regions asks. */
 export type Wait = "region" | "fast" | "ordered" | "durable";
 
-/** A batch that was done. Its regions are numbered in the order of `regions`. */
+/** A batch that was done. */
 export interface BatchOutcome {
-  readonly answer: BatchAnswer;
+  readonly committed: boolean;
+  /** The outcome of an earlier batch with the same key. */
+  readonly replayed: boolean;
+  readonly branch: "ops" | "elseOps";
   readonly regions: readonly string[];
+  /** What it left of each of them. */
+  readonly tags: readonly RegionTag[];
   /** JSON text of the results' array. */
   readonly results: string;
 }
@@ -38,6 +43,7 @@ function spell(code: number): string {
 
 export class Batches {
   private readonly idle: BatchEncoder[] = [];
+  private readonly answer = new AnswerReader();
 
   constructor(private readonly limits: EncoderLimits) {}
 
@@ -78,10 +84,12 @@ export class Batches {
     store: Store,
     region: string,
     ranges: readonly { offset: number; length: number }[],
-  ): Promise<{ answer: BatchAnswer; parts: Buffer[] }> {
+  ): Promise<{ tag: RegionTag; parts: Buffer[] }> {
     const encoder = this.idle.pop() ?? new BatchEncoder(this.limits);
-    const { answer } = await this.commit(store, encoder, encoder.encodeReads(region, ranges), undefined);
-    return { answer, parts: answer.parts() };
+    const answered = store.commit(encoder.encodeReads(region, ranges));
+    const frame = answered instanceof Promise ? await answered : answered;
+    this.check(frame, encoder, undefined);
+    return { tag: this.answer.tag(0), parts: this.answer.parts() };
   }
 
   private commit(
@@ -96,14 +104,28 @@ export class Batches {
     return this.finish(store, encoder, answered, body);
   }
 
+  /** Everything is taken out of the answer here: the next one may come in the same memory. */
   private finish(store: Store, encoder: BatchEncoder, frame: Uint8Array, body: object | undefined): BatchOutcome {
-    const { regions, conditionCount } = encoder;
+    const { regions } = encoder;
+    this.check(frame, encoder, body);
+    const { answer } = this;
+    const { replayed } = answer;
+    const tags: RegionTag[] = [];
+    for (let i = 0; i < regions.length; i++) {
+      const tag = answer.tag(i);
+      tags.push(replayed ? refreshed(tag, store.info(regions[i]!)) : tag);
+    }
+    const results = body === undefined ? "" : answer.results(body);
+    return { committed: answer.committed, replayed, branch: answer.branch, regions, tags, results };
+  }
+
+  /** Opens the answer and lets the encoder go. @throws Refused */
+  private check(frame: Uint8Array, encoder: BatchEncoder, body: object | undefined): void {
     this.release(encoder);
-    const answer = new BatchAnswer(frame);
-    // The outcome was journaled before it was durable.
-    if (answer.replayed) answer.refreshDurable(regions.map((name) => store.info(name)));
-    if (answer.code !== 0) throw refusal(answer, answer.failures(body ?? {}, regions, conditionCount, spell));
-    return { answer, regions, results: body === undefined ? "" : answer.results(body) };
+    this.answer.open(frame);
+    if (this.answer.code !== 0) {
+      throw refusal(this.answer, this.answer.failures(body ?? {}, encoder.regions, encoder.conditionCount, spell));
+    }
   }
 
   /** The core is asked about what can be encoded, so that the answer lists every bad operation and not only ours. */
@@ -116,7 +138,9 @@ export class Batches {
     let { failures } = encoder;
     const rest = encoder.encodeRest(body, region);
     if (rest !== undefined) {
-      const answer = new BatchAnswer(await store.commit(rest.frame));
+      const frame = await store.commit(rest.frame);
+      const { answer } = this;
+      answer.open(frame);
       const more = answer.code === 0 ? [] : answer.failures(body as object, encoder.regions, 0, spell, rest.kept);
       failures = [...failures, ...more.filter((failure) => isInvalid(failure))].sort(inOrder);
     }
@@ -130,7 +154,14 @@ export class Batches {
   }
 }
 
-function refusal(answer: BatchAnswer, failures: Failure[]): Refused {
+/** The outcome was journaled before it was durable: tells what is durable of it now. */
+function refreshed(tag: RegionTag, info: RegionInfo | undefined): RegionTag {
+  if (info === undefined || info.incarnation !== tag.incarnation) return tag;
+  const durableGeneration = Math.max(tag.durableGeneration, Math.min(info.durableGeneration, tag.generation));
+  return { ...tag, durableGeneration };
+}
+
+function refusal(answer: AnswerReader, failures: Failure[]): Refused {
   const code = codeName(answer.code);
   if (failures.length === 0 && (answer.limit !== 0 || answer.actual !== 0)) {
     failures.push({ code: spell(answer.code), limit: answer.limit, actual: answer.actual });

@@ -71,6 +71,7 @@ const initialBytes = 16 << 10;
 export class FrameWriter {
   bytes!: Buffer;
   private words!: Uint32Array;
+  private view: Uint8Array = new Uint8Array();
   length = 0;
 
   constructor() {
@@ -104,7 +105,7 @@ export class FrameWriter {
     const { words } = this;
     words[word] = kind | (type << 8) | (flags << 16) | (mode << 24);
     words[word + 1] = region | (region2 << 16);
-    words.fill(0, word + 2, word + 12);
+    for (let i = word + 2; i < word + 12; i++) words[i] = 0;
     this.length = at + frameOpBytes;
     return at;
   }
@@ -173,7 +174,11 @@ export class FrameWriter {
       this.bytes.set(fingerprint, 40);
     }
     this.number(56, this.length);
-    return this.bytes.subarray(0, this.length);
+    // Frames of one shape are as long as each other.
+    if (this.view.length !== this.length || this.view.buffer !== this.bytes.buffer) {
+      this.view = new Uint8Array(this.bytes.buffer, 0, this.length);
+    }
+    return this.view;
   }
 
   private reserve(bytes: number): void {
