@@ -330,6 +330,8 @@ int Store::redo(const RecordHeader* record, bool again) {
     region.generation = std::max(region.generation, named.generation);
     if (!region.fault_lsn || record->lsn < region.fault_lsn) region.visible_generation = region.generation;
     region.last_lsn = record->lsn;
+    // Whoever applied it, this process now or a killed one before: no checkpoint has synced its bytes.
+    region.dirty = true;
     if (record->kind == RecordKind::meta) region.resized_lsn = record->lsn;
   }
   std::span<const uint8_t> answer;
