@@ -239,7 +239,8 @@ export class Store {
 
   /**
    * Runs one batch: a frame in, an answer out (frame.h). It never rejects for a refused batch, the answer's code says it. A
-   * promise resolves when the batch is as durable as it asked to be.
+   * promise resolves when the batch is as durable as it asked to be. An answer that is there at once is valid until the
+   * next call.
    */
   commit(frame: Uint8Array): Maybe<Uint8Array> {
     const ticket = ++this.#ticket;
@@ -249,7 +250,8 @@ export class Store {
       ticket,
       this.#scratch,
     );
-    if (typeof result === "number") return this.#scratch.slice(0, result);
+    // Not a copy: a small array of its own costs more than the commit of a small batch.
+    if (typeof result === "number") return this.#scratch.subarray(0, result);
     if (result instanceof Uint8Array) return result;
     const answer = new Promise<Uint8Array>((resolve) => this.#waiting.set(ticket, resolve));
     if (result === undefined) return answer;
