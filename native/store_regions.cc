@@ -377,7 +377,7 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
     if (resized && region->resized_lsn > journal_.checkpoint().lsn) {
       // A redo of older batches must never meet two changes of size: the earlier one leaves the ring first.
       lock.unlock();
-      if (checkpoint_step() != 0) return Code::flush_failed;
+      if (int error = checkpoint_step()) return error == ECANCELED ? Code::cancelled : Code::flush_failed;
       lock.lock();
       continue;
     }

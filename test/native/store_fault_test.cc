@@ -300,10 +300,10 @@ void failing_syncs() {
     lives.options.full_wait_ms_max = 50;
     lives.options.journal_bytes = 64 << 10;
     Lives::in_process([&] {
+      // Each checkpoint takes longer than anybody waits.
+      failpoint::arm("checkpoint_data_synced=sleep:400", nullptr);
       Client& c = lives.open();
       make_two(c, Durability::fast);
-      // Each checkpoint now takes longer than anybody waits.
-      failpoint::arm("checkpoint_data_synced=sleep:400", nullptr);
       int overloaded = 0, would_block = 0;
       for (int i = 0; i < 40; i++) {
         Bytes answer;
@@ -316,7 +316,6 @@ void failing_syncs() {
       }
       CHECK(would_block > 0);
       CHECK(overloaded > 0);
-      disarm();
       lives.close();
     });
     CHECK_EQ(lives.open().write("demo", 0, "x"), Code::ok);
@@ -326,6 +325,7 @@ void failing_syncs() {
 void full_disks() {
   check::test("a full disk refuses a creation, and leaves nothing of it", [] {
     Lives lives;
+    lives.options.threads = false;  // fail points are changed while no thread can meet one
     Client& c = lives.open();
     for (const char* point : {"allocate=enospc@1", "allocate=enospc@2"}) {
       check::context = point;
@@ -341,6 +341,7 @@ void full_disks() {
 
   check::test("a full disk refuses growth, and the region is as it was", [] {
     Lives lives;
+    lives.options.threads = false;  // fail points are changed while no thread can meet one
     Client& c = lives.open();
     make_two(c, Durability::durable);
     const uint64_t generation = c.info("demo").generation;
@@ -357,6 +358,7 @@ void full_disks() {
 
   check::test("a full disk under a hole of a sparse region refuses the batch, with nothing written", [] {
     Lives lives;
+    lives.options.threads = false;  // fail points are changed while no thread can meet one
     Client& c = lives.open();
     CHECK_EQ(c.create("demo", 1 << 20, Durability::ordered, kMetaSparse), Code::ok);
     const uint64_t committed = c.store->status().committed;

@@ -1,0 +1,249 @@
+// store_threads_test.cc - a store under many threads at once. What ThreadSanitizer is to look at is here.
+#include <atomic>
+
+#include "../../native/store.h"
+#include "stores.h"
+
+using namespace holdfast;
+using namespace holdfast::frames;
+using namespace holdfast::stores;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+FrameParts parts_of(std::vector<std::string> regions, std::vector<Op> ops) {
+  FrameParts parts;
+  parts.regions = std::move(regions);
+  parts.ops = std::move(ops);
+  return parts;
+}
+
+// Adds one to the first and the last cell of both regions.
+Bytes add_everywhere(const std::string& first, const std::string& second) {
+  return make_frame(
+      parts_of({first, second}, {add_op(0, ValueType::u64, 1), add_op(4088, ValueType::u64, 1),
+                                 add_op(0, ValueType::u64, 1).in(1), add_op(4088, ValueType::u64, 1).in(1)}));
+}
+
+uint64_t cell(const std::string& bytes) {
+  uint64_t value = 0;
+  if (bytes.size() == 8) memcpy(&value, bytes.data(), 8);
+  return value;
+}
+
+void load() {
+  check::test("batches from many threads, with checkpoints, resizes, flushes and readers beside them, all add up", [] {
+    Lives lives;
+    lives.options.journal_bytes = 64 << 10;
+    lives.options.flush_interval_ms = 1;
+    lives.options.full_wait_ms_max = 20000;
+    Client& c = lives.open();
+    CHECK_EQ(c.create("fast", 8192, Durability::fast), Code::ok);
+    CHECK_EQ(c.create("ordered", 8192, Durability::ordered), Code::ok);
+    CHECK_EQ(c.create("durable", 8192, Durability::durable), Code::ok);
+    constexpr int kWriters = 3, kBatches = 150;
+    const char* const pairs[kWriters][2] = {{"fast", "ordered"}, {"ordered", "durable"}, {"durable", "fast"}};
+    std::atomic<int> failures{0};
+    std::atomic<bool> over{false};
+    std::vector<std::thread> threads;
+    for (int w = 0; w < kWriters; w++)
+      threads.emplace_back([&, w] {
+        const Bytes frame = add_everywhere(pairs[w][0], pairs[w][1]);
+        const Bytes alone =
+            make_frame(parts_of({"fast"}, {add_op(8, ValueType::u64, 1), add_op(4080, ValueType::u64, 1)}));
+        for (uint64_t i = 0; i < kBatches; i++) {
+          const uint64_t ticket = static_cast<uint64_t>(w + 1) << 32 | i * 2;
+          Answer answer;
+          if (!c.start(frame, ticket, &answer)) answer = c.wait(ticket);
+          if (answer.code() != Code::ok) failures++;
+          // As the event loop does it: at once if that is possible.
+          Bytes bytes;
+          Store::Progress progress = c.store->commit(alone, Store::Patience::never_block, ticket + 1, &bytes);
+          if (progress == Store::Progress::would_block)
+            progress = c.store->commit(alone, Store::Patience::may_block, ticket + 1, &bytes);
+          answer.bytes = bytes;
+          if (progress == Store::Progress::waiting) answer = c.wait(ticket + 1);
+          if (answer.code() != Code::ok) failures++;
+        }
+      });
+    threads.emplace_back([&] {
+      while (!over) {
+        for (const char* name : {"fast", "ordered", "durable"}) {
+          // One generation: the first and the last cell agree.
+          std::string bytes = c.read(name, 0, 4096);
+          if (bytes.size() != 4096 || cell(bytes.substr(0, 8)) != cell(bytes.substr(4088, 8))) failures++;
+        }
+        c.store->status();
+        c.store->names();
+        c.info("fast");
+      }
+    });
+    threads.emplace_back([&] {
+      for (uint64_t size = 8192; !over; size = size == 8192 ? 40000 : 8192) {
+        Client* client = &c;
+        MetaChange change;
+        change.size = size;
+        Conditions conditions;
+        conditions.if_match = conditions.if_match_any = true;
+        MetaResult result;
+        std::string detail;
+        if (client->store->update("ordered", change, conditions, &result, &detail) != Code::ok) failures++;
+        if (client->store->flush("") != Code::ok) failures++;
+        client->store->checkpoint_step();
+      }
+    });
+    for (int w = 0; w < kWriters; w++) threads[w].join();
+    over = true;
+    for (size_t i = kWriters; i < threads.size(); i++) threads[i].join();
+    CHECK_EQ(failures.load(), 0);
+    CHECK_EQ(c.store->flush(""), Code::ok);
+    for (const char* name : {"fast", "ordered", "durable"})
+      for (const uint64_t at : {0, 4088}) CHECK_EQ(cell(c.read(name, at, 8)), uint64_t{2} * kBatches);
+    CHECK_EQ(cell(c.read("fast", 4080, 8)), uint64_t{kWriters} * kBatches);
+    CHECK(c.store->status().checkpoints > 3);
+  });
+
+  check::test("a change of a region and a flush get their turn while batches never stop", [] {
+    // They waited for a moment with nothing pending, and under a steady load there was none.
+    Lives lives;
+    lives.options.flush_interval_ms = 1;
+    Client& c = lives.open();
+    CHECK_EQ(c.create("demo", 4096, Durability::ordered), Code::ok);
+    std::atomic<bool> over{false};
+    std::vector<std::thread> writers;
+    for (int w = 0; w < 2; w++)
+      writers.emplace_back([&] {
+        const Bytes frame = make_frame(parts_of({"demo"}, {add_op(0, ValueType::u64, 1)}));
+        Bytes answer;
+        while (!over) c.store->commit(frame, Store::Patience::may_block, 1, &answer);
+      });
+    const Clock::time_point start = Clock::now();
+    MetaChange labels;
+    for (int i = 0; i < 10; i++) {
+      labels.labels = R"({"i":")" + std::to_string(i) + R"("})";
+      CHECK_EQ(c.update("demo", labels), Code::ok);
+      CHECK_EQ(c.store->flush("demo"), Code::ok);
+    }
+    const double seconds = seconds_since(start);
+    over = true;
+    for (std::thread& writer : writers) writer.join();
+    CHECK(c.info("demo").generation > 100);
+    printf("# ten changes and ten flushes beside %llu batches: %.0f ms\n",
+           static_cast<unsigned long long>(c.info("demo").generation), seconds * 1000);
+    CHECK(seconds < 20);
+  });
+
+  check::test("changes that meet change one after the other, none is lost", [] {
+    Lives lives;
+    lives.options.journal_bytes = 64 << 10;
+    Client& c = lives.open();
+    CHECK_EQ(c.create("demo", 4096, Durability::fast), Code::ok);
+    std::atomic<int> changed{0}, made{0}, other{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; t++)
+      threads.emplace_back([&, t] {
+        for (int i = 0; i < 20; i++) {
+          MetaResult result;
+          std::string detail;
+          MetaChange change;
+          change.labels = R"({"t":")" + std::to_string(t) + R"("})";
+          // An update that depends on what it saw: as many succeed as generations are counted.
+          Conditions conditions;
+          const RegionInfo seen = c.info("demo");
+          conditions.if_match = true;
+          conditions.match = {{seen.meta.incarnation, seen.meta.meta_generation, seen.generation}};
+          const Code code = c.store->update("demo", change, conditions, &result, &detail);
+          if (code == Code::ok)
+            changed++;
+          else if (code != Code::etag_mismatch)
+            other++;
+          // And all want the same name.
+          RegionMeta meta;
+          meta.name = "wanted";
+          meta.size = 64;
+          meta.durability = Durability::fast;
+          const Code created = c.store->create(meta, Conditions{}, &result, &detail);
+          if (created == Code::ok)
+            made++;
+          else if (created != Code::region_exists)
+            other++;
+          if (created == Code::ok && c.store->remove("wanted", Conditions{}, &result, &detail) == Code::ok) made--;
+        }
+      });
+    for (std::thread& thread : threads) thread.join();
+    CHECK_EQ(other.load(), 0);
+    CHECK(changed > 0);
+    CHECK_EQ(made.load(), 0);
+    CHECK_EQ(c.info("demo").meta.meta_generation, 1u + static_cast<uint64_t>(changed.load()));
+  });
+}
+
+void ends() {
+  check::test("a store that is closed in the middle of everything answers everything, and loses nothing it answered",
+              [] {
+                for (int round = 0; round < 5; round++) {
+                  check::context = "round " + std::to_string(round);
+                  Lives lives("/dev/shm");
+                  lives.options.flush_interval_ms = 2;
+                  Client& c = lives.open();
+                  CHECK_EQ(c.create("demo", 8192, Durability::ordered), Code::ok);
+                  std::atomic<uint64_t> acknowledged{0};
+                  std::atomic<int> unanswered{0}, strange{0};
+                  std::vector<std::thread> threads;
+                  for (int w = 0; w < 2; w++)
+                    threads.emplace_back([&, w] {
+                      FrameParts parts = parts_of({"demo"}, {add_op(0, ValueType::u64, 1)});
+                      if (w == 1) parts.wait = Wait::durable;
+                      const Bytes frame = make_frame(parts);
+                      for (uint64_t i = 0;; i++) {
+                        const uint64_t ticket = static_cast<uint64_t>(w + 1) << 32 | i;
+                        Answer answer;
+                        if (!c.start(frame, ticket, &answer)) answer = c.wait(ticket);
+                        if (answer.header().code == UINT16_MAX) unanswered++;
+                        if (answer.code() == Code::ok) acknowledged++;
+                        if (answer.code() == Code::cancelled || answer.header().code == UINT16_MAX) return;
+                      }
+                    });
+                  threads.emplace_back([&] {
+                    Code code = Code::ok;
+                    for (uint64_t size = 8192; code == Code::ok; size = size == 8192 ? 16384 : 8192) {
+                      MetaChange change;
+                      change.size = size;
+                      Conditions conditions;
+                      conditions.if_match = conditions.if_match_any = true;
+                      MetaResult result;
+                      std::string detail;
+                      code = c.store->update("demo", change, conditions, &result, &detail);
+                    }
+                    if (code != Code::cancelled) strange++;
+                  });
+                  threads.emplace_back([&] {
+                    Code code = Code::ok;
+                    while (code == Code::ok) code = c.store->flush("");
+                    if (code != Code::cancelled) strange++;
+                  });
+                  threads.emplace_back([&] {
+                    while (c.read("demo", 0, 8) != "!cancelled") {
+                    }
+                  });
+                  usleep(20000 + round * 7000);
+                  c.store->close();
+                  for (std::thread& thread : threads) thread.join();
+                  CHECK_EQ(unanswered.load(), 0);
+                  CHECK_EQ(strange.load(), 0);
+                  lives.close();
+                  CHECK_EQ(cell(lives.open().read("demo", 0, 8)), acknowledged.load());
+                }
+              });
+}
+
+}  // namespace
+
+int main() {
+  load();
+  ends();
+  return check::done();
+}
