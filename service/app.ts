@@ -55,6 +55,8 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
     return503OnClosing: false,
     // A length limit of our own: 414 and 431 come from Node's parser.
     routerOptions: { maxParamLength: 1024 },
+    // Never asked, because both compilers are set below; named, so that Fastify does not load its own.
+    schemaController: { compilersFactory: { buildValidator: neverBuilt, buildSerializer: neverBuilt } },
     clientErrorHandler: answerBelowHttp,
     frameworkErrors: answerFrameworkError,
     // An upload may take as long as it moves; see requestIdleMsMax below.
@@ -123,6 +125,10 @@ const uncounted = (lifecycle: LifecycleView): LifecycleView => ({
   gateDepth: () => lifecycle.gateDepth(),
   statusDetail: () => lifecycle.statusDetail(),
 });
+
+function neverBuilt(): never {
+  throw new Error("Fastify's own schema compilers are not used");
+}
 
 /** A prefix for each run and a counter: unique, and no random number for each request. */
 function requestIdsOf(run: string): () => string {
