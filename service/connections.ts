@@ -113,7 +113,7 @@ export class Connections {
       if (!(patient && expected) && this.#isIdle(socket, connection)) silent.push([socket, connection]);
     }
     if (silent.length === 0) return;
-    setImmediate(() => {
+    afterPoll(() => {
       for (const [socket, connection] of silent) if (this.#isIdle(socket, connection)) socket.destroy();
     });
   }
@@ -227,6 +227,14 @@ export class Connections {
       response.end(body);
     });
   }
+}
+
+/**
+ * Calls back when the event loop has polled every descriptor that is watched now. One setImmediate is not enough: set while
+ * the loop polls, it comes before descriptors that were added meanwhile are looked at.
+ */
+function afterPoll(callback: () => void): void {
+  setImmediate(() => setImmediate(callback));
 }
 
 function late(): Problem {
