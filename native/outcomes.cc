@@ -10,8 +10,6 @@ namespace holdfast {
 
 namespace {
 
-constexpr size_t kFileBytesMax = size_t{1} << 30;
-
 uint32_t outcome_crc(OutcomeHeader header, const uint8_t* answer) {
   header.crc = 0;
   return crc32c(crc32c(0, &header, sizeof header), answer, header.answer_bytes);
@@ -39,29 +37,28 @@ int Outcomes::open(const File& directory) {
     if (got != sizeof first[i]) first[i].time_us = 0;
   }
   int older = first[0].time_us <= first[1].time_us ? 0 : 1;
-  uint64_t newest = 0;
-  if (int error = load(older, &newest)) return error;
-  size_t before = table_.size();
-  if (int error = load(1 - older, &newest)) return error;
+  if (int error = load(older, &current_keys_, &current_bytes_)) return error;
+  if (int error = load(1 - older, &current_keys_, &current_bytes_)) return error;
   current_ = 1 - older;
-  current_keys_ = table_.size() - before;
   current_since_us_ = first[current_].time_us;
   return 0;
 }
 
-int Outcomes::load(int which, uint64_t* newest_us) {
+int Outcomes::load(int which, uint64_t* keys, uint64_t* whole_bytes) {
   std::vector<uint8_t> bytes;
-  if (int error = read_whole(files_[which], kFileBytesMax, &bytes)) return error;
+  if (int error = read_whole(files_[which], SIZE_MAX, &bytes)) return error;
   size_t at = 0;
+  *keys = 0;
   while (at + sizeof(OutcomeHeader) <= bytes.size()) {
     OutcomeHeader header;
     memcpy(&header, bytes.data() + at, sizeof header);
     const uint8_t* answer = bytes.data() + at + sizeof header;
     if (header.answer_bytes > bytes.size() - at - sizeof header || outcome_crc(header, answer) != header.crc) break;
     add(header, {answer, header.answer_bytes}, 0);
-    *newest_us = header.time_us;
     at += sizeof header + header.answer_bytes;
+    ++*keys;
   }
+  *whole_bytes = at;
   // What a kill left half-written at the end goes, so that the next append follows a whole one.
   return at < bytes.size() ? truncate_to(files_[which], at) : 0;
 }
@@ -74,6 +71,8 @@ const Outcome* Outcomes::find(const uint8_t key[16]) const {
 void Outcomes::add(const OutcomeHeader& header, std::span<const uint8_t> answer, uint64_t lsn) {
   OutcomeKey key = key_of(header.key);
   Outcome& outcome = table_[key];
+  bytes_ += sizeof header + header.answer_bytes;
+  if (outcome.header.time_us) bytes_ -= sizeof header + outcome.header.answer_bytes;  // its own earlier one
   outcome.header = header;
   outcome.answer.assign(answer.begin(), answer.end());
   outcome.lsn = lsn;
@@ -83,10 +82,14 @@ void Outcomes::add(const OutcomeHeader& header, std::span<const uint8_t> answer,
 
 void Outcomes::evict() {
   uint64_t now = now_us();
-  while (order_.size() > keys_min_ && order_.front().second + seconds_min_ * 1000000 < now) {
+  while (order_.size() > 1 && (bytes_ > 2 * bytes_max_ ||
+                               (order_.size() > keys_min_ && order_.front().second + seconds_min_ * 1000000 < now))) {
     auto it = table_.find(order_.front().first);
     // A key that was used again later has a younger entry in the order.
-    if (it != table_.end() && it->second.header.time_us == order_.front().second) table_.erase(it);
+    if (it != table_.end() && it->second.header.time_us == order_.front().second) {
+      bytes_ -= sizeof it->second.header + it->second.header.answer_bytes;
+      table_.erase(it);
+    }
     order_.pop_front();
   }
 }
@@ -114,19 +117,27 @@ std::vector<uint8_t> Outcomes::encode(uint64_t after, uint64_t up_to) const {
 int Outcomes::save(const std::vector<uint8_t>& encoded) {
   if (encoded.empty()) return 0;
   uint64_t now = now_us();
-  if (current_keys_ >= keys_min_ && current_since_us_ + seconds_min_ * 1000000 < now) {
+  bool enough = current_keys_ >= keys_min_ && current_since_us_ + seconds_min_ * 1000000 < now;
+  if (enough || (current_keys_ > 0 && current_bytes_ + encoded.size() > bytes_max_)) {
     current_ = 1 - current_;
-    current_keys_ = 0;
+    current_keys_ = current_bytes_ = 0;
     if (int error = truncate_to(files_[current_], 0)) return error;
   }
+  int error = append_all(files_[current_], encoded);
+  if (!error) error = sync_data(files_[current_]);
+  if (error) {
+    // Half an outcome, or one whose page never reached the disk, would hide every later one from the next start.
+    truncate_to(files_[current_], current_bytes_);
+    return error;
+  }
   if (current_keys_ == 0) current_since_us_ = now;
+  current_bytes_ += encoded.size();
   for (size_t at = 0; at < encoded.size(); current_keys_++) {
     OutcomeHeader header;
     memcpy(&header, encoded.data() + at, sizeof header);
     at += sizeof header + header.answer_bytes;
   }
-  if (int error = append_all(files_[current_], encoded)) return error;
-  return sync_data(files_[current_]);
+  return 0;
 }
 
 }  // namespace holdfast

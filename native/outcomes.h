@@ -26,7 +26,10 @@ struct Outcome {
 
 class Outcomes {
  public:
-  Outcomes(uint64_t keys_min, uint64_t seconds_min) : keys_min_(keys_min), seconds_min_(seconds_min) {}
+  // An outcome is kept while it is among the last `keys_min` or younger than `seconds_min`, and all of them, in memory and
+  // in the two files, take about twice `bytes_max` at most: beyond that the oldest go early.
+  Outcomes(uint64_t keys_min, uint64_t seconds_min, uint64_t bytes_max = uint64_t{256} << 20)
+      : keys_min_(keys_min), seconds_min_(seconds_min), bytes_max_(bytes_max) {}
 
   // Reads both files, oldest first. errno value.
   int open(const File& directory);
@@ -47,15 +50,17 @@ class Outcomes {
       return value;
     }
   };
-  int load(int which, uint64_t* newest_us);
+  // Takes a file in: how many outcomes it holds, and in how many bytes. errno value.
+  int load(int which, uint64_t* keys, uint64_t* bytes);
   void evict();
 
-  uint64_t keys_min_, seconds_min_;
+  uint64_t keys_min_, seconds_min_, bytes_max_;
   std::unordered_map<OutcomeKey, Outcome, Hash> table_;
   std::deque<std::pair<OutcomeKey, uint64_t>> order_;  // key and time, oldest first
+  uint64_t bytes_ = 0;                                 // of the table's outcomes, as a file holds them
   File files_[2];
   int current_ = 0;
-  uint64_t current_keys_ = 0;
+  uint64_t current_keys_ = 0, current_bytes_ = 0;
   uint64_t current_since_us_ = 0;  // time of the current file's first outcome
 };
 
