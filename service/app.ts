@@ -49,7 +49,6 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
     // Fastify's own logging makes a child and two listeners for each request, a quarter of the throughput.
     logger: false,
     logController: new LogController({ disableRequestLogging: true }),
-    childLoggerFactory: () => log,
     genReqId: requestIds,
     // Its 503 while closing has no Retry-After and answers health checks, too; the lifecycle closes the server.
     return503OnClosing: false,
@@ -62,8 +61,9 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
     // An upload may take as long as it moves; see requestIdleMsMax below.
     requestTimeout: 0,
   });
-  // With `logger: false` Fastify would drop its own warnings, and those who use app.log would say nothing.
-  app.log = log;
+  // With `logger: false` all requests share this one silent logger. Given our voice, it tells Fastify's own warnings.
+  const { trace, debug, info, warn, error, fatal } = log;
+  Object.assign(app.log, { trace, debug, info, warn, error, fatal });
   limitIdleTime(app, config.requestIdleMsMax);
   app.setValidatorCompiler(lazyValidators(components));
   // Answers are made by our own code, from types: a serializer that drops what it does not know would only hide defects.
