@@ -7,6 +7,7 @@ import { ServiceProcess } from "../service-process.js";
 import { judge, watch } from "./judge.js";
 import { type Client, clientsOf, makeRegions, pairs } from "./ledger.js";
 import { randomOf } from "./random.js";
+import { checkStore } from "./rig.js";
 
 const { values } = parseArgs({
   options: { kills: { type: "string" }, seed: { type: "string" }, help: { type: "boolean" } },
@@ -137,6 +138,7 @@ class Arena {
       const way = wayOf(1 + this.#random(100));
       try {
         await this.#live(service, way);
+        await checkStore(service.dir, "killed");
         service = await this.#start();
         const verdict = await judge(service.port, service.dir, this.clients);
         sums.absent += verdict.absent;
@@ -169,6 +171,7 @@ class Arena {
   /** The end of the last life. Returns its exit code and what the next start had to redo. */
   async close(): Promise<{ code: number | null; redone: number }> {
     const { code } = await this.#service!.stop("SIGTERM");
+    await checkStore(this.#service!.dir, "closed");
     const service = await this.#start();
     return { code, redone: (await judge(service.port, service.dir, this.clients)).redone };
   }

@@ -21,6 +21,7 @@
 
 #include "../../native/failpoint.h"
 #include "../../native/store.h"
+#include "../native/consistency.h"
 #include "volatile_disk.h"
 
 namespace holdfast::rig {
@@ -313,6 +314,11 @@ class Judge {
       if (ordered_acknowledged_ != nullptr && (*ordered_acknowledged_)[n] != 0) ++verdict.ordered_lost;
     }
     verdict.wrong = retry(*store, settled, *landed);
+    if (!verdict.wrong.empty()) return verdict;
+    store->close();
+    store.reset();
+    const std::vector<std::string> problems = consistency::Checker(directory, consistency::Ended::closed).run();
+    if (!problems.empty()) verdict.wrong = "inconsistent: " + problems.front();
     return verdict;
   }
 

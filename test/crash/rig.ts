@@ -1,5 +1,5 @@
 // rig.ts - runs one of the crash rigs (test/crash/*.cc) and reports what it prints.
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { Test } from "tap";
@@ -41,4 +41,24 @@ export async function runRig(
   }
   t.equal(status, 0, `${program} ${args.join(" ")}`, { stderr: stderr.slice(-4000), said: lines.slice(-20) });
   return lines;
+}
+
+/** The core's check knows the core's files; this one is the service's. */
+const serviceFile = /^last-run\.json(\.\w+)? does not belong here$/;
+
+/**
+ * The full consistency check of a store that no process has open, by its formats alone.
+ * @throws with what is wrong
+ */
+export function checkStore(dir: string, ended: "killed" | "closed"): Promise<void> {
+  const path = fileURLToPath(new URL("build/test-native/debug/check_store", root));
+  const args = ended === "killed" ? ["--killed", dir] : [dir];
+  return new Promise((resolve, reject) => {
+    execFile(path, args, (error, _, stderr) => {
+      const problems = stderr.split("\n").filter((line) => line !== "" && !serviceFile.test(line));
+      const failed = error !== null && (error.code !== 1 || problems.length > 0);
+      if (failed) reject(new Error(`inconsistent (${ended}): ${problems.join("; ") || error.message}`));
+      else resolve();
+    });
+  });
 }

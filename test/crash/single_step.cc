@@ -36,6 +36,7 @@
 #include "../../native/failpoint.h"
 #include "../../native/holdfast.h"
 #include "../../native/store.h"
+#include "../native/consistency.h"
 #include "batches.h"
 
 namespace holdfast::rig {
@@ -479,6 +480,7 @@ class Judge {
   uint64_t other_boot = 0;
   uint64_t reopened = 0;
   uint64_t retried = 0;
+  uint64_t checked = 0;
   std::map<char, uint64_t> rows;
 
   // Recovers a copy of `state`. Empty: all is well; else what is wrong. `landed` gets the number of changes found.
@@ -616,6 +618,9 @@ class Judge {
                            Recovered* how) {
     ++recoveries;
     materialize(state, directory_);
+    if (same_boot && random_.chance(12)) {
+      if (std::string wrong = check(consistency::Ended::killed); !wrong.empty()) return wrong;
+    }
     std::vector<Settled> settled;
     StoreOptions options = store_options(directory_);
     options.assume_same_files = same_boot;
@@ -655,6 +660,9 @@ class Judge {
       if (std::string wrong = observe(*store, episode.start, &first); !wrong.empty()) return wrong;
       store->close();
       store.reset();
+      // A copy that was taken for the original keeps words that name the original: it can't look closed.
+      const auto ended = same_boot ? consistency::Ended::killed : consistency::Ended::closed;
+      if (std::string wrong = check(ended); !wrong.empty()) return wrong;
       if (const Code code = Store::open(options, &store, &detail); code != Code::ok) {
         return std::string("a second opening refuses: ") + code_name(code) + " " + detail;
       }
@@ -663,6 +671,13 @@ class Judge {
       if (!same(second, first)) return "a second opening changes the state: " + difference(second, first);
     }
     return "";
+  }
+
+  // Everything that the formats alone say about the copy, whatever the core thinks of it.
+  std::string check(consistency::Ended ended) {
+    ++checked;
+    const std::vector<std::string> problems = consistency::Checker(directory_, ended).run();
+    return problems.empty() ? "" : "inconsistent: " + problems.front();
   }
 
   // After recovery programs that map the files must find every region settled at its generation.
@@ -1306,11 +1321,13 @@ int run_sweep(const Settings& settings) {
   for (const auto& [row, count] : judge.rows) std::printf(" %c %llu", row, number(count));
   std::printf(
       "\nsingle_step: %llu kill points, %llu states judged, %llu recoveries (%llu as after a restart of the machine, "
-      "%llu opened twice, %llu retries), %llu points in recovery, %llu ring wraps, %llu episodes, %s; seed %llu; %.1f "
+      "%llu opened twice, %llu retries, %llu consistency checks), %llu points in recovery, %llu ring wraps, %llu "
+      "episodes, %s; seed %llu; %.1f "
       "s\n",
       number(totals.points), number(totals.states), number(judge.recoveries), number(judge.other_boot),
-      number(judge.reopened), number(judge.retried), number(totals.in_recovery), number(totals.wraps),
-      number(totals.episodes), good ? "0 torn, 0 lost" : "1 failure", number(settings.seed), seconds_since(start));
+      number(judge.reopened), number(judge.retried), number(judge.checked), number(totals.in_recovery),
+      number(totals.wraps), number(totals.episodes), good ? "0 torn, 0 lost" : "1 failure", number(settings.seed),
+      seconds_since(start));
   if (good && settings.only.empty() && (totals.wraps == 0 || totals.in_recovery == 0 || judge.retried == 0)) {
     std::printf("FAILED: no record ran over the ring's end, or recovery or a retry was never tried\n");
     return 1;

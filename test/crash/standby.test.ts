@@ -5,6 +5,7 @@ import { freshDir, ServiceProcess } from "../service-process.js";
 import { judge } from "./judge.js";
 import { clientsOf, makeRegions } from "./ledger.js";
 import { randomOf } from "./random.js";
+import { checkStore } from "./rig.js";
 
 const takeovers = 8;
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -68,6 +69,7 @@ t.test("a standby takes over", { timeout: 300_000 }, async (t) => {
   );
   t.ok(tookMs[0]! < 1000, "a takeover is a matter of milliseconds, not of a start");
   t.equal((await writer.stop("SIGTERM")).code, 0);
+  await t.resolves(checkStore(dir, "closed"), "the store is consistent");
 });
 
 t.test("a second service that may not wait", async (t) => {
