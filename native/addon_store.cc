@@ -236,7 +236,6 @@ Napi::Value open(Info info) {
   options.flush_interval_ms = static_cast<uint32_t>(whole(o, "flushIntervalMs"));
   options.checkpoint_interval_ms = static_cast<uint32_t>(whole(o, "checkpointIntervalMs"));
   options.full_wait_ms_max = static_cast<uint32_t>(whole(o, "fullWaitMsMax"));
-  options.read_bytes_max = whole(o, "readBytesMax");
   options.idempotency_keys_min = whole(o, "idempotencyKeysMin");
   options.idempotency_seconds_min = whole(o, "idempotencySecondsMin");
   options.batch.ops_max = static_cast<uint32_t>(whole(o, "batchOpsMax"));

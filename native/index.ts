@@ -49,7 +49,6 @@ export interface StoreOptions {
   batchBytesMax: number;
   batchOpsMax: number;
   batchGuardsMax: number;
-  readBytesMax: number;
   idempotencyKeysMin: number;
   idempotencySecondsMin: number;
   allowAnyFileSystem: boolean;

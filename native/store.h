@@ -44,7 +44,6 @@ struct StoreOptions {
   uint32_t flush_interval_ms = 50;         // an ordered batch is on disk and visible after at most this
   uint32_t checkpoint_interval_ms = 5000;  // or when half of the ring is used
   uint32_t full_wait_ms_max = 1000;        // how long a batch waits for ring space
-  uint64_t read_bytes_max = uint64_t{8} << 20;
   uint64_t idempotency_keys_min = 10000;
   uint64_t idempotency_seconds_min = 600;
   BatchLimits batch;

@@ -162,7 +162,7 @@ export class Connections {
     connection.exchanges.add(exchange);
     if (this.#closing) this.#closeAfterLast(socket, connection);
     // Emitted once for each response, whether it was sent to its end or not.
-    exchange.response.once("close", () => {
+    exchange.response.on("close", () => {
       if (!connection.exchanges.delete(exchange)) return;
       connection.idleSince = performance.now();
       connection.idleBytes = socket.bytesRead;

@@ -36,6 +36,7 @@ function refuse(sentence: string): never {
   return signals.exit(exitCodes.configuration);
 }
 
+await import("./keep-tick-shape.js");
 const { ConfigError, loadConfig, readyLink } = await import("./config.js");
 const config = (() => {
   try {
