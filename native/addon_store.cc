@@ -189,6 +189,10 @@ class Caller {
 // A store and its way back into the event loop. Shared by the JavaScript handle and by work under way.
 struct Handle {
   std::unique_ptr<Store> store;
+  // Where answers and facts that are there at once are put for JavaScript. Handed over once: to look into a typed array
+  // at every call costs more than a small commit.
+  std::span<uint8_t> scratch;
+  std::span<double> facts;
   std::shared_ptr<Caller> settled;  // one call for a whole group of answers
   std::shared_ptr<Caller> standby;
 
@@ -225,7 +229,16 @@ void call_settled(napi_env raw, napi_value function, void*, void* data) {
 
 // ---- the table ----
 
-// (options, onStandby, onSettled) -> Promise<handle>
+// For ever: a process opens one store, and JavaScript holds both as long as that.
+template <typename Array>
+auto held(Napi::Value value) {
+  Array array = value.As<Array>();
+  Napi::Reference<Array> reference = Napi::Persistent(array);
+  reference.SuppressDestruct();
+  return std::span(array.Data(), array.ElementLength());
+}
+
+// (options, onStandby, onSettled, scratch: Uint8Array, facts: Float64Array(5)) -> Promise<handle>
 Napi::Value open(Info info) {
   Napi::Env env = info.Env();
   Napi::Object o = info[0].As<Napi::Object>();
@@ -247,6 +260,8 @@ Napi::Value open(Info info) {
   auto shared = std::make_shared<Handle>();
   shared->standby = Caller::make(env, info[1], "holdfast standby", nullptr);
   shared->settled = Caller::make(env, info[2], "holdfast settled", call_settled);
+  shared->scratch = held<Napi::Uint8Array>(info[3]);
+  shared->facts = held<Napi::Float64Array>(info[4]);
   options.on_standby = [standby = shared->standby] { standby->call(nullptr); };
   options.on_settled = [settled = shared->settled](std::vector<Settled>&& answers) {
     auto* group = new Group{settled, std::move(answers)};
@@ -259,14 +274,14 @@ Napi::Value open(Info info) {
       });
 }
 
-// Copies the answer into the scratch buffer of the caller if it fits, else returns it.
-Napi::Value give(Napi::Env env, const std::vector<uint8_t>& answer, Napi::Uint8Array scratch) {
-  if (answer.size() > scratch.ByteLength()) return Napi::Buffer<uint8_t>::Copy(env, answer.data(), answer.size());
-  memcpy(scratch.Data(), answer.data(), answer.size());
+// Copies the answer into the scratch buffer if it fits, else returns it.
+Napi::Value give(Napi::Env env, const std::vector<uint8_t>& answer, std::span<uint8_t> scratch) {
+  if (answer.size() > scratch.size()) return Napi::Buffer<uint8_t>::Copy(env, answer.data(), answer.size());
+  memcpy(scratch.data(), answer.data(), answer.size());
   return number(env, answer.size());
 }
 
-// (handle, frame, ticket, scratch) -> bytes in scratch | Buffer | undefined: onSettled will bring it | Promise<Buffer | undefined>
+// (handle, frame, ticket) -> bytes in scratch | Buffer | undefined: onSettled will bring it | Promise<Buffer | undefined>
 Napi::Value commit(Info info) {
   Napi::Env env = info.Env();
   const Shared& shared = handle(info);
@@ -275,7 +290,7 @@ Napi::Value commit(Info info) {
   thread_local std::vector<uint8_t> answer;
   switch (shared->store->commit({frame.Data(), frame.ByteLength()}, Store::Patience::never_block, ticket, &answer)) {
     case Store::Progress::done:
-      return give(env, answer, info[3].As<Napi::Uint8Array>());
+      return give(env, answer, shared->scratch);
     case Store::Progress::waiting:
       shared->settled->expect(env, 1);
       return env.Undefined();
@@ -305,7 +320,7 @@ Napi::Value commit(Info info) {
       });
 }
 
-void put_facts(Napi::Float64Array into, const Store::ReadFacts& facts) {
+void put_facts(std::span<double> into, const Store::ReadFacts& facts) {
   into[0] = static_cast<double>(facts.region.incarnation);
   into[1] = static_cast<double>(facts.region.meta_generation);
   into[2] = static_cast<double>(facts.region.generation);
@@ -313,45 +328,40 @@ void put_facts(Napi::Float64Array into, const Store::ReadFacts& facts) {
   into[4] = static_cast<double>(facts.region.size);
 }
 
-// (handle, name, offset, into: Uint8Array, facts: Float64Array(5)) -> code | Promise<undefined>
+// (handle, name, offset, into: Uint8Array) -> code: facts are filled | Promise<Float64Array(5)>
 Napi::Value read(Info info) {
   Napi::Env env = info.Env();
   const Shared& shared = handle(info);
   std::string name = text(info[1]);
   uint64_t offset = whole(info[2]);
   Napi::Uint8Array into = info[3].As<Napi::Uint8Array>();
-  Napi::Float64Array facts_array = info[4].As<Napi::Float64Array>();
+  uint8_t* bytes = into.Data();
+  const size_t length = into.ByteLength();
   Code code = Code::ok;
   Store::ReadFacts facts = {};
-  if (shared->store->read(name, offset, into.ByteLength(), Store::Patience::never_block, into.Data(), &code, &facts) ==
+  if (shared->store->read(name, offset, length, Store::Patience::never_block, bytes, &code, &facts) ==
       Store::Progress::done) {
-    put_facts(facts_array, facts);
+    put_facts(shared->facts, facts);
     return number(env, static_cast<uint64_t>(code));
   }
-  // The buffer is kept alive by the references, and index.ts hands it to nobody before the promise settles.
+  // The buffer is kept alive by the reference, and index.ts hands it to nobody before the promise settles.
   struct Deferred {
     Napi::Reference<Napi::Uint8Array> into;
-    Napi::Reference<Napi::Float64Array> facts_array;
-    uint8_t* bytes;
-    size_t length;
     Store::ReadFacts facts = {};
   };
   auto deferred = std::make_shared<Deferred>();
   deferred->into = Napi::Persistent(into);
-  deferred->facts_array = Napi::Persistent(facts_array);
-  deferred->bytes = into.Data();
-  deferred->length = into.ByteLength();
   return Task::start(
       env,
-      [shared, deferred, name, offset](std::string*) {
+      [shared, deferred, name, offset, bytes, length](std::string*) {
         Code code = Code::ok;
-        shared->store->read(name, offset, deferred->length, Store::Patience::may_block, deferred->bytes, &code,
-                            &deferred->facts);
+        shared->store->read(name, offset, length, Store::Patience::may_block, bytes, &code, &deferred->facts);
         return code;
       },
       [deferred](Napi::Env env) -> Napi::Value {
-        put_facts(deferred->facts_array.Value(), deferred->facts);
-        return env.Undefined();
+        Napi::Float64Array facts = Napi::Float64Array::New(env, 5);
+        put_facts({facts.Data(), facts.ElementLength()}, deferred->facts);
+        return facts;
       });
 }
 

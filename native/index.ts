@@ -201,12 +201,21 @@ const scratchBytes = 64 * 1024;
 export class Store {
   readonly #native: object;
   readonly #waiting: Map<number, (answer: Uint8Array) => void>;
-  readonly #scratch = new Uint8Array(scratchBytes);
+  /** Filled by the addon: the last answer that was there at once, and the facts of the last such read. */
+  readonly #scratch: Uint8Array;
+  readonly #facts: Float64Array;
   #ticket = 0;
 
-  private constructor(native: object, waiting: Map<number, (answer: Uint8Array) => void>) {
+  private constructor(
+    native: object,
+    waiting: Map<number, (answer: Uint8Array) => void>,
+    scratch: Uint8Array,
+    facts: Float64Array,
+  ) {
     this.#native = native;
     this.#waiting = waiting;
+    this.#scratch = scratch;
+    this.#facts = facts;
   }
 
   /**
@@ -223,7 +232,10 @@ export class Store {
         resolve?.(answers[i] as Uint8Array);
       }
     };
-    return new Store(await told(addon.store.open(options, onStandby, settled)), waiting);
+    const scratch = new Uint8Array(scratchBytes);
+    const facts = new Float64Array(5);
+    const native: object = await told(addon.store.open(options, onStandby, settled, scratch, facts));
+    return new Store(native, waiting, scratch, facts);
   }
 
   /** Sorted. */
@@ -247,7 +259,6 @@ export class Store {
       this.#native,
       frame,
       ticket,
-      this.#scratch,
     );
     // Not a copy: a small array of its own costs more than the commit of a small batch.
     if (typeof result === "number") return this.#scratch.subarray(0, result);
@@ -265,13 +276,12 @@ export class Store {
   /** Bytes of one generation. @throws StoreError region_not_found, out_of_bounds, region_faulted */
   read(name: string, offset: number, length: number): Maybe<ReadResult> {
     const bytes = Buffer.allocUnsafe(length);
-    const facts = new Float64Array(5);
-    const result: number | Promise<void> = addon.store.read(this.#native, name, offset, bytes, facts);
+    const result: number | Promise<Float64Array> = addon.store.read(this.#native, name, offset, bytes);
     if (typeof result === "number") {
       if (result !== 0) throw new StoreError(codeName(result), sentences[codeName(result)] ?? "");
-      return readResult(bytes, facts);
+      return readResult(bytes, this.#facts);
     }
-    return told(result).then(() => readResult(bytes, facts));
+    return told(result).then((facts) => readResult(bytes, facts));
   }
 
   /** Makes a region, or adopts the file at `adoptPath` as one; its size is then at most the file's. @throws StoreError */

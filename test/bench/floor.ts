@@ -1,8 +1,8 @@
 // test/bench/floor.ts - the floor: a bare Fastify app with compiled schemas that takes the same requests and gives the
-// same answers as the service, and keeps nothing. What a service on Fastify can't be faster than.
+// same answers as the service (status, headers and body), and keeps nothing.
 //
 //   node floor.js PORT
-import fastify from "fastify";
+import fastify, { type FastifyReply } from "fastify";
 import { scattered, whole } from "./cases.js";
 
 const op = {
@@ -58,6 +58,19 @@ const app = fastify({
 });
 app.addContentTypeParser("application/octet-stream", { parseAs: "buffer" }, (_request, body, done) => done(null, body));
 
+let requests = 0;
+
+/** What the service says with every answer about a region. */
+function describe(reply: FastifyReply): FastifyReply {
+  return reply.headers({
+    "x-content-type-options": "nosniff",
+    "request-id": `floor-${(++requests).toString(36)}`,
+    etag: `"1795441580518139.1.${generation}"`,
+    "region-generation": generation,
+    "region-durable-generation": generation,
+  });
+}
+
 const pieces = Buffer.alloc(scattered.bytes, 1);
 const all = Buffer.alloc(whole.bytes, 1);
 let generation = 0;
@@ -72,26 +85,32 @@ app.post<{ Body: Batch }>(
     const results = request.body.ops.map((one) =>
       one.op === "write" ? { bytes: 64 } : { old: "0", new: one.value, overflowed: false },
     );
-    reply.send({ committed: true, branch: "ops", generation, durableGeneration: generation, results });
+    describe(reply).send({ committed: true, branch: "ops", generation, durableGeneration: generation, results });
   },
 );
 
 app.put(`/v1/regions/${scattered.name}/content`, (_request, reply) => {
   generation++;
-  reply.code(204).send();
+  describe(reply).code(204).send();
 });
 
 app.get(`/v1/regions/${scattered.name}/content`, (request, reply) => {
   const [, first, last] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "")!;
-  reply
+  describe(reply)
     .code(206)
+    .header("accept-ranges", "bytes")
+    .header("cache-control", "no-cache")
     .header("content-type", "application/octet-stream")
     .header("content-range", `bytes ${first}-${last}/${pieces.length}`)
     .send(pieces.subarray(Number(first), Number(last) + 1));
 });
 
 app.get(`/v1/regions/${whole.name}/content`, (_request, reply) => {
-  reply.header("content-type", "application/octet-stream").send(all);
+  describe(reply)
+    .header("accept-ranges", "bytes")
+    .header("cache-control", "no-cache")
+    .header("content-type", "application/octet-stream")
+    .send(all);
 });
 
 await app.listen({ host: "127.0.0.1", port: Number(process.argv[2]) });
