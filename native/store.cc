@@ -229,6 +229,8 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
     }
     if (!known) return refuse(Code::region_not_found);
 
+    // One miss of the caches after the other would be most of the time of a batch of scattered cells.
+    for (const Entry& entry : batch.ops) regions[entry.op.region]->prefetch(entry.op.offset);
     CommittedSource source(regions, overlay_, journal_failed_, attempt >= 4);
     code = evaluate_batch(batch, facts, options_.batch, source, &staging);
     if (!source.cold.empty()) {

@@ -111,7 +111,7 @@ function setInteger(integer: number | bigint): void {
 /** The canonical bits of a cell as JSON text (a number, or a string in quotes). */
 export function cellText(low: number, high: number, type: number): string {
   const value = cellValue(low, high, type);
-  return typeof value === "number" ? String(value) : `"${value}"`;
+  return typeof value === "number" ? `${value}` : `"${value}"`;
 }
 
 export function cellValue(low: number, high: number, type: number): CellValue {
@@ -120,11 +120,11 @@ export function cellValue(low: number, high: number, type: number): CellValue {
     return Number.isFinite(number) ? number : String(number);
   }
   if (!is64(type)) return isSigned(type) ? low | 0 : low >>> 0;
-  if (type === u64) return high < 2 ** 21 ? String(high * 2 ** 32 + low) : String(bigOf(low, high));
+  if (type === u64) return high < 2 ** 21 ? `${high * 2 ** 32 + low}` : `${bigOf(low, high)}`;
   const signedHigh = high | 0;
   return signedHigh >= -(2 ** 20) && signedHigh < 2 ** 20
-    ? String(signedHigh * 2 ** 32 + low)
-    : String(BigInt.asIntN(64, bigOf(low, high)));
+    ? `${signedHigh * 2 ** 32 + low}`
+    : `${BigInt.asIntN(64, bigOf(low, high))}`;
 }
 
 function floatOf(low: number): number {
