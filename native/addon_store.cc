@@ -216,15 +216,19 @@ void call_settled(napi_env raw, napi_value function, void*, void* data) {
   if (!raw) return;  // the environment is going away
   Napi::Env env(raw);
   Napi::HandleScope scope(env);
-  Napi::Array tickets = Napi::Array::New(env, group->settled.size());
-  Napi::Array answers = Napi::Array::New(env, group->settled.size());
-  for (uint32_t i = 0; i < group->settled.size(); i++) {
-    const Settled& settled = group->settled[i];
-    tickets[i] = number(env, settled.ticket);
-    answers[i] = Napi::Buffer<uint8_t>::Copy(env, settled.answer.data(), settled.answer.size());
+  const std::vector<Settled>& settled = group->settled;
+  Napi::Float64Array tickets = Napi::Float64Array::New(env, settled.size());
+  Napi::Float64Array ends = Napi::Float64Array::New(env, settled.size());
+  const std::span<double> ticket_of(tickets.Data(), settled.size()), end_of(ends.Data(), settled.size());
+  std::vector<uint8_t> answers;
+  for (size_t i = 0; i < settled.size(); i++) {
+    answers.insert(answers.end(), settled[i].answer.begin(), settled[i].answer.end());
+    ticket_of[i] = static_cast<double>(settled[i].ticket);
+    end_of[i] = static_cast<double>(answers.size());
   }
-  group->caller->expect(env, -static_cast<int64_t>(group->settled.size()));
-  Napi::Function(env, function).Call({tickets, answers});
+  auto bytes = Napi::Buffer<uint8_t>::Copy(env, answers.data(), answers.size());
+  group->caller->expect(env, -static_cast<int64_t>(settled.size()));
+  Napi::Function(env, function).Call({bytes, tickets, ends});
 }
 
 // ---- the table ----

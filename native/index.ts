@@ -224,12 +224,15 @@ export class Store {
    */
   static async open(options: StoreOptions, onStandby: () => void = () => {}): Promise<Store> {
     const waiting = new Map<number, (answer: Uint8Array) => void>();
-    const settled = (tickets: number[], answers: Uint8Array[]): void => {
-      for (let i = 0; i < tickets.length; i++) {
+    // A group's answers come one behind the other, with each one's ticket and end.
+    const settled = (answers: Uint8Array, tickets: Float64Array, ends: Float64Array): void => {
+      for (let i = 0, start = 0; i < tickets.length; i++) {
         const ticket = tickets[i] as number;
+        const end = ends[i] as number;
         const resolve = waiting.get(ticket);
         waiting.delete(ticket);
-        resolve?.(answers[i] as Uint8Array);
+        resolve?.(answers.subarray(start, end));
+        start = end;
       }
     };
     const scratch = new Uint8Array(scratchBytes);
@@ -250,8 +253,8 @@ export class Store {
 
   /**
    * Runs one batch: a frame in, an answer out (frame.h). It never rejects for a refused batch, the answer's code says it. A
-   * promise resolves when the batch is as durable as it asked to be. An answer that is there at once is valid until the
-   * next call.
+   * promise resolves when the batch is as durable as it asked to be. The frame may be reused as soon as this returns; an
+   * answer that is there at once is valid until the next call.
    */
   commit(frame: Uint8Array): Maybe<Uint8Array> {
     const ticket = ++this.#ticket;

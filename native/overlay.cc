@@ -12,7 +12,13 @@ bool Overlay::prepare(const Region& region, uint64_t offset, uint64_t length) {
   each_page(offset, length, [&](uint64_t page, uint64_t, uint64_t, uint64_t) {
     std::unique_ptr<Page>& slot = pages_[{region.meta.incarnation, page}];
     if (slot || !readable) return;
-    slot = std::make_unique<Page>();
+    if (spare_.empty()) {
+      slot.reset(new Page);
+    } else {
+      slot = std::move(spare_.back());
+      spare_.pop_back();
+    }
+    slot->lsn = 0;
     uint64_t start = page * kPageBytes;
     readable = region.load(start, std::min<uint64_t>(kPageBytes, region.meta.size - start), slot->bytes.data());
     if (!readable) pages_.erase({region.meta.incarnation, page});
@@ -31,7 +37,9 @@ void Overlay::lay(const Region& region, uint64_t offset, const uint8_t* bytes, u
 void Overlay::drop(const Region& region, uint64_t offset, uint64_t length, uint64_t lsn) {
   each_page(offset, length, [&](uint64_t page, uint64_t, uint64_t, uint64_t) {
     auto it = pages_.find({region.meta.incarnation, page});
-    if (it != pages_.end() && it->second->lsn <= lsn) pages_.erase(it);
+    if (it == pages_.end() || it->second->lsn > lsn) return;
+    if (spare_.size() < kSpareMax) spare_.push_back(std::move(it->second));
+    pages_.erase(it);
   });
 }
 

@@ -5,6 +5,7 @@
 #include <array>
 #include <memory>
 #include <unordered_map>
+#include <vector>
 
 #include "region.h"
 
@@ -36,7 +37,11 @@ class Overlay {
       return k.incarnation * 0x9E3779B97F4A7C15ull ^ k.page * 0xC2B2AE3D27D4EB4Full;
     }
   };
+  // Pages that are not in use: memory that was just given back is in the caches, and costs no page fault.
+  static constexpr size_t kSpareMax = 1024;
+
   std::unordered_map<Key, std::unique_ptr<Page>, KeyHash> pages_;
+  std::vector<std::unique_ptr<Page>> spare_;
 
   // Calls visit(page number, offset in page, offset in range, bytes) for each page of the range.
   template <typename Visit>

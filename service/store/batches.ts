@@ -27,8 +27,12 @@ export interface BatchOutcome {
   readonly results: string;
 }
 
-/** More encoders than batches are ever at work on the calling thread at once would never be used again. */
-const idleMax = 16;
+/** Encoders that are kept. More than one are at work at once only where a faulty batch is explained. */
+const idleMax = 4;
+
+/** What an answer says by number: the frame's regions, and how many guards in front came from the request's headers. */
+type FrameNames = Pick<BatchEncoder, "regions" | "conditionCount">;
+
 const spelled = new Map<number, string>();
 
 /** A code of the core as failures spell it. */
@@ -87,8 +91,8 @@ export class Batches {
   ): Promise<{ tag: RegionTag; parts: Buffer[] }> {
     const encoder = this.idle.pop() ?? new BatchEncoder(this.limits);
     const answered = store.commit(encoder.encodeReads(region, ranges));
-    const frame = answered instanceof Promise ? await answered : answered;
-    this.check(frame, encoder, undefined);
+    const names = this.release(encoder);
+    this.check(answered instanceof Promise ? await answered : answered, names, undefined);
     return { tag: this.answer.tag(0), parts: this.answer.parts() };
   }
 
@@ -99,15 +103,16 @@ export class Batches {
     body: object | undefined,
   ): Maybe<BatchOutcome> {
     const answered = store.commit(frame);
-    // The frame is read until the promise resolves, so its encoder is not free before.
-    if (answered instanceof Promise) return answered.then((answer) => this.finish(store, encoder, answer, body));
-    return this.finish(store, encoder, answered, body);
+    // The core has taken what it needs, also of a batch that waits: the encoder is free for the next one.
+    const names = this.release(encoder);
+    if (answered instanceof Promise) return answered.then((answer) => this.finish(store, names, answer, body));
+    return this.finish(store, names, answered, body);
   }
 
   /** Everything is taken out of the answer here: the next one may come in the same memory. */
-  private finish(store: Store, encoder: BatchEncoder, frame: Uint8Array, body: object | undefined): BatchOutcome {
-    const { regions } = encoder;
-    this.check(frame, encoder, body);
+  private finish(store: Store, names: FrameNames, frame: Uint8Array, body: object | undefined): BatchOutcome {
+    const { regions } = names;
+    this.check(frame, names, body);
     const { answer } = this;
     const { replayed } = answer;
     const tags: RegionTag[] = [];
@@ -119,12 +124,11 @@ export class Batches {
     return { committed: answer.committed, replayed, branch: answer.branch, regions, tags, results };
   }
 
-  /** Opens the answer and lets the encoder go. @throws Refused */
-  private check(frame: Uint8Array, encoder: BatchEncoder, body: object | undefined): void {
-    this.release(encoder);
+  /** Opens the answer. @throws Refused */
+  private check(frame: Uint8Array, { regions, conditionCount }: FrameNames, body: object | undefined): void {
     this.answer.open(frame);
     if (this.answer.code !== 0) {
-      throw refusal(this.answer, this.answer.failures(body ?? {}, encoder.regions, encoder.conditionCount, spell));
+      throw refusal(this.answer, this.answer.failures(body ?? {}, regions, conditionCount, spell));
     }
   }
 
@@ -149,8 +153,11 @@ export class Batches {
     throw new Refused(code, sentences[code] ?? "", failures, false);
   }
 
-  private release(encoder: BatchEncoder): void {
+  /** Lets the encoder go. Returns what is needed to read the answer to its frame. */
+  private release(encoder: BatchEncoder): FrameNames {
+    const { regions, conditionCount } = encoder;
     if (this.idle.length < idleMax) this.idle.push(encoder);
+    return { regions, conditionCount };
   }
 }
 

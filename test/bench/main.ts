@@ -1,4 +1,4 @@
-// test/bench/main.ts - `npm run bench`: the service against its floor, and the native commit against a plain memcpy.
+// test/bench/main.ts - `npm run bench`: the service against its floor, the native commit against a plain memcpy, and starts.
 //
 // Identical processes differ by 20 % from start to start, so each figure is the median of ratios of pairs: in each round
 // every contestant runs in a fresh process with a fresh store, one after another, in an order that rotates. The server is
@@ -13,12 +13,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { type Case, cases, type Mode, modes, requestsOf, scattered, whole, wireBytes } from "./cases.js";
+import { measureStarts } from "./starts.js";
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), "../../..");
 const help = `npm run bench [-- OPTIONS]
 
   --quick              one short round of everything with 16 connections: shows that it runs, not how fast
-  --case NAME          only this case (repeatable): ${cases.map((one) => one.name).join(", ")}, native
+  --case NAME          only this case (repeatable): ${cases.map((one) => one.name).join(", ")}, native, starts
   --mode NAME          only this durability (repeatable): ${modes.join(", ")}
   --connections N      only this many connections (repeatable; 16 and 64)
   --rounds N           fresh processes for each contestant (5)
@@ -67,7 +68,8 @@ const connectionCounts = options.connections?.map((text) => positive("connection
   ...(options.quick ? [] : [64]),
 ];
 for (const name of options.case ?? []) {
-  if (name !== "native" && !cases.some((one) => one.name === name)) wrong(`no case "${name}"; see --help`);
+  if (name !== "native" && name !== "starts" && !cases.some((one) => one.name === name))
+    wrong(`no case "${name}"; see --help`);
 }
 for (const name of options.mode ?? []) if (!modes.some((mode) => mode === name)) wrong(`no durability "${name}"`);
 const chosenCases = cases.filter((one) => options.case?.includes(one.name) ?? true);
@@ -382,6 +384,19 @@ if (options.case?.includes("native") ?? true) {
   }
 }
 
+const starts =
+  (options.case?.includes("starts") ?? true)
+    ? await measureStarts(join(root, "dist/service/main.js"), join(dir, "starts"), options.quick ? 2 : 9)
+    : [];
+if (starts.length > 0) console.log("\nmilliseconds from the start of a process to ready, after a SIGKILL");
+for (const { regionBytes, sparse, readyMs, recoveryMs } of starts) {
+  const size = `a region of ${regionBytes / 2 ** 20} MiB${sparse ? ", sparse" : ""}`;
+  console.log(`  ${size.padEnd(36)} ready ${readyMs}, of it recovery ${recoveryMs}`);
+}
+
 mkdirSync(dirname(resolve(options.out)), { recursive: true });
-appendFileSync(resolve(options.out), `${JSON.stringify({ ...about, quick: options.quick, figures, native })}\n`);
+appendFileSync(
+  resolve(options.out),
+  `${JSON.stringify({ ...about, quick: options.quick, figures, native, starts })}\n`,
+);
 console.log(`\nappended to ${options.out}`);
