@@ -40,26 +40,36 @@ constexpr auto kTables = [] {
   return tables;
 }();
 
-// The word at `at`, and a copy of it in `to` (null unless `copies`).
-template <bool copies, typename Word>
+// What becomes of the words that are summed: nothing, a copy, or a copy that goes past the caches (of whole words to
+// aligned places only).
+enum class Copy { none, cached, streamed };
+
+// The word at `at`, and a copy of it in `to` (null unless copied).
+template <Copy copy, typename Word>
 inline Word take(uint8_t* to, const uint8_t* from, size_t at) {
   Word word;
   memcpy(&word, from + at, sizeof word);
-  if constexpr (copies) memcpy(to + at, &word, sizeof word);
+#if defined(__x86_64__)
+  if constexpr (copy == Copy::streamed && sizeof word == 8) {
+    _mm_stream_si64(reinterpret_cast<long long*>(to + at), static_cast<long long>(word));
+    return word;
+  }
+#endif
+  if constexpr (copy != Copy::none) memcpy(to + at, &word, sizeof word);
   return word;
 }
 
-template <bool copies>
+template <Copy copy>
 uint32_t run_table(uint32_t crc, uint8_t* to, const uint8_t* from, size_t bytes) {
   for (; bytes >= 8; from += 8, bytes -= 8) {
-    const uint64_t word = take<copies, uint64_t>(to, from, 0) ^ crc;
+    const uint64_t word = take<copy, uint64_t>(to, from, 0) ^ crc;
     crc = 0;
     for (int byte = 0; byte < 8; ++byte) crc ^= kTables[7 - byte][(word >> (8 * byte)) & 0xff];
-    if constexpr (copies) to += 8;
+    if constexpr (copy != Copy::none) to += 8;
   }
   for (; bytes != 0; ++from, --bytes) {
-    crc = (crc >> 8) ^ kTables[0][(crc ^ take<copies, uint8_t>(to, from, 0)) & 0xff];
-    if constexpr (copies) ++to;
+    crc = (crc >> 8) ^ kTables[0][(crc ^ take<copy, uint8_t>(to, from, 0)) & 0xff];
+    if constexpr (copy != Copy::none) ++to;
   }
   return crc;
 }
@@ -117,7 +127,7 @@ constexpr auto kShift = [] {
   return shift;
 }();
 
-template <bool copies>
+template <Copy copy>
 HOLDFAST_CRC_TARGET uint32_t run_fast(uint32_t seed, uint8_t* to, const uint8_t* from, size_t bytes) {
   uint64_t crc = seed;
   while (bytes >= kThreeBytesMin) {
@@ -126,51 +136,64 @@ HOLDFAST_CRC_TARGET uint32_t run_fast(uint32_t seed, uint8_t* to, const uint8_t*
     const size_t part = words * 8;
     uint64_t second = 0, third = 0;
     for (size_t at = 0; at < part; at += 8) {
-      crc = step8(crc, take<copies, uint64_t>(to, from, at));
-      second = step8(second, take<copies, uint64_t>(to, from, part + at));
-      third = step8(third, take<copies, uint64_t>(to, from, 2 * part + at));
+      crc = step8(crc, take<copy, uint64_t>(to, from, at));
+      second = step8(second, take<copy, uint64_t>(to, from, part + at));
+      third = step8(third, take<copy, uint64_t>(to, from, 2 * part + at));
     }
     crc = step8(0, multiply(crc, kShift[2 * words]) ^ multiply(second, kShift[words])) ^ third;
     from += 3 * part, bytes -= 3 * part;
-    if constexpr (copies) to += 3 * part;
+    if constexpr (copy != Copy::none) to += 3 * part;
   }
   for (; bytes >= 8; from += 8, bytes -= 8) {
-    crc = step8(crc, take<copies, uint64_t>(to, from, 0));
-    if constexpr (copies) to += 8;
+    crc = step8(crc, take<copy, uint64_t>(to, from, 0));
+    if constexpr (copy != Copy::none) to += 8;
   }
   auto rest = static_cast<uint32_t>(crc);
   size_t at = 0;
-  if (bytes & 4) rest = step4(rest, take<copies, uint32_t>(to, from, 0)), at = 4;
-  if (bytes & 2) rest = step2(rest, take<copies, uint16_t>(to, from, at)), at += 2;
-  if (bytes & 1) rest = step1(rest, take<copies, uint8_t>(to, from, at));
+  if (bytes & 4) rest = step4(rest, take<copy, uint32_t>(to, from, 0)), at = 4;
+  if (bytes & 2) rest = step2(rest, take<copy, uint16_t>(to, from, at)), at += 2;
+  if (bytes & 1) rest = step1(rest, take<copy, uint8_t>(to, from, at));
   return rest;
 }
 
-template <bool copies>
+template <Copy copy>
 inline uint32_t run(uint32_t crc, uint8_t* to, const uint8_t* from, size_t bytes) {
-  return fast_usable() ? run_fast<copies>(crc, to, from, bytes) : run_table<copies>(crc, to, from, bytes);
+  return fast_usable() ? run_fast<copy>(crc, to, from, bytes) : run_table<copy>(crc, to, from, bytes);
 }
 #else
 constexpr const char* kFast = "table";
 inline bool fast_usable() { return false; }
-template <bool copies>
+template <Copy copy>
 inline uint32_t run(uint32_t crc, uint8_t* to, const uint8_t* from, size_t bytes) {
-  return run_table<copies>(crc, to, from, bytes);
+  return run_table<copy>(crc, to, from, bytes);
 }
 #endif
 
 }  // namespace
 
 uint32_t crc32c(uint32_t seed, const void* from, size_t bytes) {
-  return ~run<false>(~seed, nullptr, static_cast<const uint8_t*>(from), bytes);
+  return ~run<Copy::none>(~seed, nullptr, static_cast<const uint8_t*>(from), bytes);
 }
 
 uint32_t crc32c_copy(uint32_t seed, void* to, const void* from, size_t bytes) {
-  return ~run<true>(~seed, static_cast<uint8_t*>(to), static_cast<const uint8_t*>(from), bytes);
+  return ~run<Copy::cached>(~seed, static_cast<uint8_t*>(to), static_cast<const uint8_t*>(from), bytes);
+}
+
+uint32_t crc32c_stream(uint32_t seed, void* to, const void* from, size_t bytes) {
+#if defined(__x86_64__)
+  if (reinterpret_cast<uintptr_t>(to) % 8 == 0) {
+    const uint32_t crc =
+        ~run<Copy::streamed>(~seed, static_cast<uint8_t*>(to), static_cast<const uint8_t*>(from), bytes);
+    // Such stores are ordered by nothing else.
+    _mm_sfence();
+    return crc;
+  }
+#endif
+  return crc32c_copy(seed, to, from, bytes);
 }
 
 uint32_t crc32c_portable(uint32_t seed, const void* from, size_t bytes) {
-  return ~run_table<false>(~seed, nullptr, static_cast<const uint8_t*>(from), bytes);
+  return ~run_table<Copy::none>(~seed, nullptr, static_cast<const uint8_t*>(from), bytes);
 }
 
 const char* crc32c_variant() { return fast_usable() ? kFast : "table"; }

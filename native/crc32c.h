@@ -15,6 +15,10 @@ uint32_t crc32c(uint32_t seed, const void* from, size_t bytes);
 // for the copy, so the two agree even if `from` changes meanwhile. Not guarded against faults.
 uint32_t crc32c_copy(uint32_t seed, void* to, const void* from, size_t bytes);
 
+// crc32c_copy for bytes that are not read again soon: they go past the caches where the processor can do that and `to` is
+// aligned to 8. They are in memory, for every thread, when this returns.
+uint32_t crc32c_stream(uint32_t seed, void* to, const void* from, size_t bytes);
+
 // The same value without any special instruction: what the fast form falls back on, and is tested against.
 uint32_t crc32c_portable(uint32_t seed, const void* from, size_t bytes);
 

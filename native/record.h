@@ -69,6 +69,8 @@ class RecordWriter {
  private:
   // From here on, copying and summing in one pass beats two: the ring is seldom in the cache.
   static constexpr size_t kFusedBytesMin = 1024;
+  // From here on, the bytes of a record that is applied from where they came would only push others out of the caches.
+  static constexpr size_t kStreamedBytesMin = 16 << 10;
 
   void sum() {
     crc_ = crc32c(crc_, summed_, static_cast<size_t>(at_ - summed_));
@@ -77,7 +79,8 @@ class RecordWriter {
   void put(const void* from, size_t bytes) {
     if (bytes >= kFusedBytesMin) {
       sum();
-      crc_ = crc32c_copy(crc_, at_, from, bytes);
+      const bool streamed = bytes >= kStreamedBytesMin && !(header_.flags & kRecordSynced);
+      crc_ = streamed ? crc32c_stream(crc_, at_, from, bytes) : crc32c_copy(crc_, at_, from, bytes);
       summed_ = at_ + bytes;
     } else if (bytes) {
       memcpy(at_, from, bytes);

@@ -410,7 +410,7 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
     }
     if (has_key) outcomes_.add(outcome, built, next.lsn);
     if (!mode.synced) {
-      apply_images(record);
+      apply_images(record, &staging.images);
       if (pending_.empty()) advance_applied();
     } else {
       if (HOLDFAST_MUTANT("apply_before_fdatasync")) apply_images(record);
@@ -493,8 +493,9 @@ void Store::find_poisoned() {
 }
 
 // Stores a batch record's images; the same code for a commit, the flusher and a recovery. A region that faults is
-// poisoned: its record stays, and a later recovery applies it. False: some region faulted.
-bool Store::apply_images(const RecordHeader* record) {
+// poisoned: its record stays, and a later recovery applies it. False: some region faulted. `staged`: where the same bytes
+// are in the caches.
+bool Store::apply_images(const RecordHeader* record, const std::vector<Image>* staged) {
   RecordReader reader(record);
   std::array<Region*, kRegionsPerBatchMax> regions = {};
   for (uint32_t i = 0; i < record->region_count && i < regions.size(); i++) {
@@ -504,9 +505,10 @@ bool Store::apply_images(const RecordHeader* record) {
   }
   bool early = HOLDFAST_MUTANT("even_before_last_byte");
   bool whole = true;
-  uint32_t left = record->image_count;
+  uint32_t next = 0;
   reader.each_image([&](const ImageHeader& image, const uint8_t* bytes) {
-    if (early && --left == 0)
+    if (staged) bytes = (*staged)[next].bytes;
+    if (++next == record->image_count && early)
       for (uint32_t i = 0; i < record->region_count; i++)
         if (regions[i]) regions[i]->sequence_close(reader.region(i).generation);
     Region* region = regions[image.region];

@@ -211,7 +211,7 @@ class Store {
   // store.cc
   bool regions_of(const Batch& batch, std::vector<std::shared_ptr<Region>>* regions, Staging* staging);
   void publish_record(const ChainEnd& next);
-  bool apply_images(const RecordHeader* record);
+  bool apply_images(const RecordHeader* record, const std::vector<Image>* staged = nullptr);
   void apply_pending(uint64_t target);
   void advance_applied();
   void poison(Region* region, const std::string& why, uint64_t lsn);

@@ -42,6 +42,10 @@ int main() {
       CHECK_EQ(crc32c_copy(7, copy.data() + to, bytes.data() + at, length), wanted);
       CHECK(memcmp(copy.data() + to, bytes.data() + at, length) == 0);
       CHECK(copy[to + length] == 0xa5 && (to == 0 || copy[to - 1] == 0xa5));
+      memset(copy.data(), 0xa5, length + 40);
+      CHECK_EQ(crc32c_stream(7, copy.data() + to, bytes.data() + at, length), wanted);
+      CHECK(memcmp(copy.data() + to, bytes.data() + at, length) == 0);
+      CHECK(copy[to + length] == 0xa5 && (to == 0 || copy[to - 1] == 0xa5));
     }
   });
 
@@ -53,6 +57,8 @@ int main() {
         CHECK_EQ(crc32c(0, bytes.data() + 3, length), wanted);
         CHECK_EQ(crc32c_copy(0, copy.data() + 1, bytes.data() + 3, length), wanted);
         CHECK(memcmp(copy.data() + 1, bytes.data() + 3, length) == 0);
+        CHECK_EQ(crc32c_stream(0, copy.data() + 8, bytes.data() + 3, length), wanted);
+        CHECK(memcmp(copy.data() + 8, bytes.data() + 3, length) == 0);
       }
     }
   });
