@@ -27,6 +27,11 @@ export interface Subject {
   readyMsMax: number;
   /** From TERM to exit. */
   stopMsMax: number;
+  /**
+   * For so long after TERM a request on an open connection is answered. A client that asks later came back to a connection
+   * that may have been ended as idle meanwhile, as any server's may. Infinity where no such time is known.
+   */
+  patienceMs: number;
   /** Multiplies every budget, for a machine that is busy with other things. */
   slack: number;
 }
@@ -53,6 +58,8 @@ export interface CycleRecord {
   dropped: number;
   /** Of those, on a connection that had not carried a request before. */
   droppedFresh: number;
+  /** Of those, sent after the service's patience was over: not judged. */
+  droppedLate: number;
   /** Of the first dropped ones: client, start, connected, sent, end, relative to the signal. */
   drops: (number | null)[][];
   /** How many times which error met a request without an answer. */
@@ -66,6 +73,8 @@ export interface CycleRecord {
   callMs: number | undefined;
   /** From the start's call to the first 200 of readyz. */
   readyMs: number | undefined;
+  /** From the writer's kill to the standby's first 200 of readyz. */
+  takeoverMs: number | undefined;
   judgement: Omit<Judgement, "violations"> | undefined;
   phases: Record<string, number>;
   /** Requests around the signal, for the timeline: client, from, to (milliseconds relative to it), what became of it. */
@@ -85,6 +94,7 @@ export interface Act {
   /** Writes down the time of the signal that the stop is measured from. */
   mark(): void;
   note(text: string): void;
+  tookOver(ms: number): void;
   violate(invariant: Invariant, detail: string): void;
 }
 
@@ -105,12 +115,8 @@ const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 /** Longer is a service that hangs: the cycle is over and it is killed. */
 const hungMs = 30_000;
 
-/**
- * A client that uses an idle connection in the very moment in which it is ended can't be helped; that is rare, and never
- * two of a stop.
- */
+/** One request may meet the very moment in which the kernel closes the listener; never two of a stop. */
 const droppedMax = 1;
-const stopWindowMs = 300;
 
 /** A site with the ledger of what was written to it; lives through all the cycles of a scenario. */
 export class Drilled {
@@ -123,7 +129,8 @@ export class Drilled {
     readonly backend: Backend,
     readonly site: Site,
     readonly subject: Subject,
-    readonly random: Random,
+    /** Replaced by who wants to be able to repeat a single cycle. */
+    public random: Random,
   ) {}
 
   /** The running service, started if there is none or another launch is wanted. */
@@ -225,6 +232,9 @@ export class Drilled {
       note: (text) => {
         record.note = text;
       },
+      tookOver: (ms) => {
+        record.takeoverMs = ms;
+      },
       violate: say,
     });
     record.callMs = now() - calledAt;
@@ -241,7 +251,7 @@ export class Drilled {
 
     if (subject.plainPath !== undefined) {
       await load?.stop();
-      this.#count(record, plan, load, markedAt ?? calledAt);
+      this.#count(record, plan, load, markedAt ?? calledAt, instance.lines);
       return;
     }
     // Started as an operator would: the same settings, but nothing armed.
@@ -253,7 +263,7 @@ export class Drilled {
       await sleep(100);
       await load?.stop();
     }
-    this.#count(record, plan, load, markedAt ?? calledAt);
+    this.#count(record, plan, load, markedAt ?? calledAt, instance.lines);
 
     const found = await scan(site.target, ledger.epoch);
     const judgement = judge(ledger.epoch, found);
@@ -311,8 +321,9 @@ export class Drilled {
     }
   }
 
-  #count(record: CycleRecord, plan: CyclePlan, load: Load | undefined, zero: number): void {
+  #count(record: CycleRecord, plan: CyclePlan, load: Load | undefined, zero: number, lines: readonly Line[]): void {
     if (load === undefined) return;
+    const patientUntil = (signalAt(lines, zero) ?? zero) + this.subject.patienceMs;
     for (const attempt of load.attempts) {
       const what = kindOf(attempt);
       if (what !== "other") record[what] += 1;
@@ -321,6 +332,7 @@ export class Drilled {
         // Resets of idle connections that a client had in its hand are told apart from connections just made.
         record.dropped += 1;
         if (!attempt.reused) record.droppedFresh += 1;
+        if ((attempt.sentAt ?? attempt.startedAt) > patientUntil) record.droppedLate += 1;
         if (record.drops.length < 40) {
           const { client, startedAt, connectedAt, sentAt, endedAt } = attempt;
           const relative = [startedAt, connectedAt, sentAt, endedAt].map((at) =>
@@ -344,13 +356,12 @@ export class Drilled {
     if (load.unexpected.length > 0) {
       record.unknown = `${load.unexpected.length} answers that no client should get, such as ${load.unexpected[0]}`;
     }
-    if (!plan.mayDrop && record.dropped > droppedMax) {
-      const stalls = load.stalls.filter(([from, to]) => to > zero && from < zero + stopWindowMs);
-      const stalledMs = Math.round(stalls.reduce((sum, [from, to]) => sum + to - from, 0));
-      const detail = `${record.dropped} requests on open connections were not answered, ${record.droppedFresh} of them on new ones`;
-      if (stalls.length === 0) record.violations.push({ invariant: "I9", detail });
-      // It might have been the clients, which came back to connections that were ended as idle.
-      else record.unknown = `${detail}, but the clients did not run for ${stalledMs} ms of the stop`;
+    const inTime = record.dropped - record.droppedLate;
+    if (!plan.mayDrop && inTime > droppedMax) {
+      record.violations.push({
+        invariant: "I9",
+        detail: `${inTime} requests on open connections were not answered, ${record.droppedFresh} of them on new ones`,
+      });
     }
   }
 }
@@ -365,6 +376,16 @@ function kindOf(attempt: Attempt): "acknowledged" | "refused" | "ambiguous" | "u
 function withoutFailPoints(launch: Launch): Record<string, string> {
   const { HOLDFAST_FAILPOINTS: _, ...rest } = launch.env ?? {};
   return rest;
+}
+
+/** When the signal reached the service: an engine takes its time to send it. By the service's own lines. */
+function signalAt(lines: readonly Line[], markedAt: number): number | undefined {
+  const told = lines.findLast(({ json }) => json?.event === "term")?.json?.time;
+  const lag = lines.findLast(({ json }) => json?.event === "loop_lag")?.json?.ms;
+  if (typeof told !== "string" || typeof lag !== "number") return undefined;
+  const at = Date.parse(told) - lag;
+  // Of this stop and not of one before.
+  return at >= markedAt - 5 ? at : undefined;
 }
 
 /** Where the time from the signal to the end went, as far as the service's own lines tell. */
@@ -404,6 +425,7 @@ function emptyRecord(cycle: number): CycleRecord {
     unreached: 0,
     dropped: 0,
     droppedFresh: 0,
+    droppedLate: 0,
     drops: [],
     errors: {},
     reads: 0,
@@ -412,6 +434,7 @@ function emptyRecord(cycle: number): CycleRecord {
     stopMs: undefined,
     callMs: undefined,
     readyMs: undefined,
+    takeoverMs: undefined,
     judgement: undefined,
     phases: {},
     timeline: [],

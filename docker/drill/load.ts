@@ -47,8 +47,6 @@ export interface Answer {
 const answerMsMax = 3000;
 const connectMsMax = 1000;
 const retryMs = 4;
-/** A client that did not run for this long may find that its idle connection was ended meanwhile. */
-const stallMs = 20;
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -165,8 +163,6 @@ export class Load {
   /** Reads that showed two batches at once. */
   mixedReads = 0;
   reads = 0;
-  /** When this process, and so each client, did not run for a while: from, to. */
-  readonly stalls: [number, number][] = [];
   #stopping = false;
   readonly #clients: Promise<void>[];
 
@@ -179,7 +175,7 @@ export class Load {
     const readers = Array.from({ length: options.plainPath === undefined ? (options.readers ?? 1) : 0 }, (_, at) =>
       this.#reader(at % Math.max(1, options.connections)),
     );
-    this.#clients = [...clients, ...readers, this.#watch()];
+    this.#clients = [...clients, ...readers];
   }
 
   get acknowledged(): number {
@@ -189,13 +185,6 @@ export class Load {
   async stop(): Promise<void> {
     this.#stopping = true;
     await Promise.all(this.#clients);
-  }
-
-  async #watch(): Promise<void> {
-    for (let last = now(); !this.#stopping; last = now()) {
-      await sleep(stallMs / 4);
-      if (now() - last > stallMs) this.stalls.push([last, now()]);
-    }
   }
 
   async #client(client: number): Promise<void> {

@@ -5,9 +5,9 @@ import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { type BackendName, makeBackend } from "./backends.js";
-import { type CycleRecord, Drilled } from "./cycle.js";
+import { Drilled } from "./cycle.js";
 import { Random } from "./random.js";
-import { type Group, reportOf } from "./report.js";
+import { countsOf, type Group, reportOf, tellGroup, verdictOf } from "./report.js";
 import { defaultSubject, type Scenario, scenarios } from "./scenarios.js";
 import { wall } from "./wall.js";
 
@@ -18,7 +18,7 @@ Stops and kills a service, restarts it on the same data, and judges what is ther
 
   --backend NAME     process, pidns, docker, podman; repeatable (default: process)
   --scenario NAME    a name or a number of --list; repeatable (default: all that fit)
-  --cycles N         of each scenario (default 5)
+  --cycles N         of each scenario (default 5), and no fewer than it has cases
   --seed N           the same choices again (default: a random one, printed)
   --image NAME       the image of docker and podman (default holdfast)
   --debug            the build with fail points; an image of NATIVE=debug
@@ -35,7 +35,8 @@ Stops and kills a service, restarts it on the same data, and judges what is ther
   --list             the scenarios
   --help             this text
 
-The engine is the one at DOCKER_HOST or CONTAINER_HOST (unix sockets only).
+The engine is the one at DOCKER_HOST or CONTAINER_HOST (unix sockets only). A backend that is not there is skipped, and
+fails the run if CI is set. The last line counts scenarios, once for each backend.
 Exit code: 0 all passed, 1 something failed, 2 something could not be told, 64 flags that can't be used.
 `;
 
@@ -109,7 +110,7 @@ const subject = {
   stopMsMax: number("stop-ms"),
   slack: number("slack", false),
   plainPath: flags.url,
-  ...(isForeign ? { readyPath: flags.ready ?? flags.url! } : {}),
+  ...(isForeign ? { readyPath: flags.ready ?? flags.url!, patienceMs: Number.POSITIVE_INFINITY } : {}),
 };
 const environment: Record<string, string> = { AUTH: "none", ...(flags.debug ? { HOLDFAST_NATIVE: "debug" } : {}) };
 const out = resolve(flags.out);
@@ -123,7 +124,10 @@ const progress = (text: string): void => {
   if (isTerminal) process.stderr.write(`\r\u001b[K${text}`);
 };
 const groups: Group[] = [];
-const skipped: string[] = [];
+/** Backends that are not here. */
+const missing: string[] = [];
+/** What was asked for by its name and can't be done. */
+const unfit: string[] = [];
 let interrupted = false;
 process.once("SIGINT", () => {
   interrupted = true;
@@ -131,8 +135,9 @@ process.once("SIGINT", () => {
 });
 
 if (flags.wall) {
-  const standing = await wall(seed, cycles);
-  process.exit(standing ? 0 : 1);
+  const { passed, failed } = await wall(seed, cycles);
+  process.stdout.write(`${countsOf(passed, failed)}\n`);
+  process.exit(failed === 0 ? 0 : 1);
 }
 process.stdout.write(`drill: seed ${seed}, ${cycles} cycles each\n`);
 for (const name of chosenBackends) {
@@ -143,19 +148,19 @@ for (const name of chosenBackends) {
     published: flags.published,
     own: !isForeign,
   });
-  const missing = await backend.missing();
-  if (missing !== undefined) {
-    skipped.push(`${name}: ${missing}`);
-    process.stdout.write(`SKIPPED ${name}: ${missing}\n`);
+  const lacking = await backend.missing();
+  if (lacking !== undefined) {
+    missing.push(`${name}: ${lacking}`);
+    process.stdout.write(`SKIPPED ${name}: ${lacking}\n`);
     continue;
   }
   for (const scenario of chosenScenarios) {
     if (interrupted) break;
-    const unfit =
+    const reason =
       isForeign && scenario.foreign !== true ? "needs this service" : scenario.unfit?.(backend, flags.debug);
-    if (unfit !== undefined) {
-      if (flags.scenario.length > 0) skipped.push(`${scenario.name} on ${name}: ${unfit}`);
-      process.stdout.write(`skipped ${scenario.name} on ${name}: ${unfit}\n`);
+    if (reason !== undefined) {
+      if (flags.scenario.length > 0) unfit.push(`${scenario.name} on ${name}: ${reason}`);
+      process.stdout.write(`skipped ${scenario.name} on ${name}: ${reason}\n`);
       continue;
     }
     await runGroup(scenario, false);
@@ -171,9 +176,10 @@ for (const name of chosenBackends) {
     const title = isReference ? `plain Fastify: ${scenario.name}` : scenario.name;
     const group: Group = { scenario: title, backend: name, isReference, cycles: [] };
     groups.push(group);
+    const count = Math.max(cycles, scenario.cases ?? 1);
     try {
-      for (let cycle = 0; cycle < cycles && !interrupted; ++cycle) {
-        progress(`${title} on ${name}: ${cycle + 1} of ${cycles}`);
+      for (let cycle = 0; cycle < count && !interrupted; ++cycle) {
+        progress(`${title} on ${name}: ${cycle + 1} of ${count}`);
         const plan = scenario.plan(cycle, drilled, own);
         // A plain close may hang until the engine kills it: that is what it is here to show.
         const told = isReference
@@ -187,46 +193,19 @@ for (const name of chosenBackends) {
       await site.remove();
     }
     progress("");
-    process.stdout.write(`${lineOf(group)}\n`);
-    for (const record of group.cycles.filter(({ verdict }) => verdict !== "pass").slice(0, 5)) {
-      const reasons = [
-        ...record.violations.slice(0, 3).map((found) => `${found.invariant} ${found.detail}`),
-        record.unknown,
-      ];
-      process.stdout.write(`    cycle ${record.cycle}: ${reasons.filter(Boolean).join("; ")}\n`);
-    }
+    process.stdout.write(`${tellGroup(group)}\n`);
   }
 }
 
-function lineOf(group: Group): string {
-  const sum = (pick: (record: CycleRecord) => number): number =>
-    group.cycles.reduce((total, record) => total + pick(record), 0);
-  const times = group.cycles.flatMap((record) => record.stopMs ?? []).sort((a, b) => a - b);
-  const stop =
-    times.length === 0
-      ? ""
-      : `, stop ${Math.round(times[times.length >> 1]!)} ms median, ${Math.round(times.at(-1)!)} worst`;
-  return (
-    `${verdictOf(group).padEnd(7)} ${group.scenario} on ${group.backend}: ${group.cycles.length} cycles, ` +
-    `${sum((record) => record.acknowledged)} acknowledged, ${sum((record) => record.refused)} refused, ` +
-    `${sum((record) => record.ambiguous)} ambiguous, ${sum((record) => record.judgement?.lost ?? 0)} lost, ` +
-    `${sum((record) => record.judgement?.torn ?? 0)} torn, ${sum((record) => record.judgement?.duplicated ?? 0)} twice${stop}`
-  );
-}
-
-function verdictOf(group: Group): "pass" | "FAIL" | "unknown" {
-  if (group.cycles.some(({ verdict }) => verdict === "fail")) return "FAIL";
-  return group.cycles.length === 0 || group.cycles.some(({ verdict }) => verdict === "unknown") ? "unknown" : "pass";
-}
-
 const judged = groups.filter(({ isReference }) => !isReference);
-const fails = judged.filter((group) => verdictOf(group) === "FAIL").length;
+const verdicts = judged.map(verdictOf);
+const fails = verdicts.filter((verdict) => verdict === "fail").length + (process.env.CI ? missing.length : 0);
 const unknowns =
-  judged.filter((group) => verdictOf(group) === "unknown").length + skipped.length + Number(judged.length === 0);
-writeFileSync(reportPath, reportOf(groups, { seed, at: new Date(), skipped }));
+  verdicts.filter((verdict) => verdict === "unknown").length + unfit.length + Number(judged.length === 0);
+writeFileSync(reportPath, reportOf(groups, { seed, at: new Date(), skipped: [...missing, ...unfit] }));
 const counted = judged.reduce((total, group) => total + group.cycles.length, 0);
 process.stdout.write(
-  `drill: ${fails > 0 ? "FAIL" : unknowns > 0 ? "unknown" : "pass"}: ${counted} cycles, ${fails} scenarios failed, ` +
-    `${unknowns} could not be told; ${reportPath}\n`,
+  `drill: ${fails > 0 ? "FAIL" : unknowns > 0 ? "unknown" : "pass"}: ${counted} cycles, ${fails} failed, ` +
+    `${unknowns} could not be told; ${reportPath}\n${countsOf(verdicts.filter((verdict) => verdict === "pass").length, fails + unknowns)}\n`,
 );
 process.exit(fails > 0 ? 1 : unknowns > 0 ? 2 : 0);

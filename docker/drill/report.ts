@@ -36,27 +36,70 @@ const total = (group: Group, pick: (record: CycleRecord) => number | undefined):
   group.cycles.reduce((sum, record) => sum + (pick(record) ?? 0), 0);
 const milliseconds = (value: number | undefined): string => (value === undefined ? "" : String(Math.round(value)));
 
-/** None in n: the rule of three. */
-function bound(count: number): string {
+/** None in n, by the rule of three: the true rate is below 3 / n, at 95 %. */
+export function bound(count: number): string {
   return count === 0 ? "" : `below ${(300 / count).toPrecision(2)} %`;
+}
+
+/** The last line of a run, which scripts read. */
+export const countsOf = (passed: number, failed: number): string => `${passed} passed, ${failed} failed`;
+
+export function verdictOf({ cycles }: Group): "pass" | "fail" | "unknown" {
+  if (cycles.some(({ verdict }) => verdict === "fail")) return "fail";
+  return cycles.length === 0 || cycles.some(({ verdict }) => verdict === "unknown") ? "unknown" : "pass";
+}
+
+/** A group in a line, and a line for each of the first cycles that did not pass. */
+export function tellGroup(group: Group): string {
+  const { cycles } = group;
+  const verdict = verdictOf(group);
+  const figures = [
+    `${cycles.length} cycles`,
+    ...(["acknowledged", "refused", "ambiguous", "dropped"] as const).map(
+      (name) => `${total(group, (record) => record[name])} ${name}`,
+    ),
+    `${total(group, ({ judgement }) => judgement?.lost)} lost`,
+    `${total(group, ({ judgement }) => judgement?.torn)} torn`,
+    `${total(group, ({ judgement }) => judgement?.duplicated)} twice`,
+    ...timesOf(
+      "stop",
+      cycles.flatMap(({ stopMs }) => stopMs ?? []),
+    ),
+    ...timesOf(
+      "takeover",
+      cycles.flatMap(({ takeoverMs }) => takeoverMs ?? []),
+    ),
+  ];
+  const lines = [
+    `${(verdict === "fail" ? "FAIL" : verdict).padEnd(7)} ${group.scenario} on ${group.backend}: ${figures.join(", ")}`,
+  ];
+  for (const record of cycles.filter((one) => one.verdict !== "pass").slice(0, 5)) {
+    const reasons = [
+      ...record.violations.slice(0, 3).map((found) => `${found.invariant} ${found.detail}`),
+      record.unknown,
+    ];
+    lines.push(`    cycle ${record.cycle}: ${reasons.filter(Boolean).join("; ")}`);
+  }
+  return lines.join("\n");
+}
+
+function timesOf(what: string, times: readonly number[]): string[] {
+  if (times.length === 0) return [];
+  return [`${what} ${milliseconds(quantile(times, 0.5))} ms median, ${milliseconds(Math.max(...times))} worst`];
 }
 
 function tableOf(groups: readonly Group[]): string {
   const heads =
-    "scenario, backend, verdict, cycles, acknowledged, refused, ambiguous, dropped a cycle, torn, lost, twice, failure rate at 95 %, exit codes, stop median, stop worst, engine call median, ready median";
+    "scenario, backend, verdict, cycles, acknowledged, refused, ambiguous, dropped a cycle, of these late, torn, lost, twice, failure rate at 95 %, exit codes, stop median, stop worst, engine call median, ready median, takeover median, takeover worst";
   const rows = groups.map((group) => {
     const failed = group.cycles.filter(({ verdict }) => verdict === "fail").length;
-    const unknown = group.cycles.filter(({ verdict }) => verdict === "unknown").length;
-    const verdict = group.isReference
-      ? "reference"
-      : failed > 0
-        ? "fail"
-        : unknown > 0 || group.cycles.length === 0
-          ? "unknown"
-          : "pass";
+    const verdict = group.isReference ? "reference" : verdictOf(group);
     const codes = new Map<number, number>();
     for (const { code } of group.cycles) if (code !== undefined) codes.set(code, (codes.get(code) ?? 0) + 1);
-    const stops = group.cycles.flatMap(({ stopMs }) => stopMs ?? []);
+    const times = (name: "stopMs" | "callMs" | "readyMs" | "takeoverMs"): number[] =>
+      group.cycles.flatMap((record) => record[name] ?? []);
+    const median = (name: Parameters<typeof times>[0]): string => milliseconds(quantile(times(name), 0.5));
+    const worst = (name: Parameters<typeof times>[0]): string => milliseconds(quantile(times(name), 1));
     const cells = [
       group.scenario,
       group.backend,
@@ -66,25 +109,18 @@ function tableOf(groups: readonly Group[]): string {
       total(group, (record) => record.refused),
       total(group, (record) => record.ambiguous),
       (total(group, (record) => record.dropped) / Math.max(1, group.cycles.length)).toFixed(2),
+      (total(group, (record) => record.droppedLate) / Math.max(1, group.cycles.length)).toFixed(2),
       group.isReference ? "" : total(group, (record) => record.judgement?.torn),
       group.isReference ? "" : total(group, (record) => record.judgement?.lost),
       group.isReference ? "" : total(group, (record) => record.judgement?.duplicated),
       group.isReference ? "" : verdict === "pass" ? bound(group.cycles.length) : `${failed} of ${group.cycles.length}`,
       [...codes].map(([code, count]) => `${code} × ${count}`).join(", "),
-      milliseconds(quantile(stops, 0.5)),
-      milliseconds(stops.length === 0 ? undefined : Math.max(...stops)),
-      milliseconds(
-        quantile(
-          group.cycles.flatMap(({ callMs }) => callMs ?? []),
-          0.5,
-        ),
-      ),
-      milliseconds(
-        quantile(
-          group.cycles.flatMap(({ readyMs }) => readyMs ?? []),
-          0.5,
-        ),
-      ),
+      median("stopMs"),
+      worst("stopMs"),
+      median("callMs"),
+      median("readyMs"),
+      median("takeoverMs"),
+      worst("takeoverMs"),
     ];
     return `<tr class="${verdict}">${cells.map((cell) => `<td>${html(String(cell))}</td>`).join("")}</tr>`;
   });
@@ -213,15 +249,16 @@ svg .mark{stroke:currentColor;stroke-dasharray:3 3}.tick{opacity:.7}.legend span
 
 export function reportOf(
   groups: readonly Group[],
-  run: { seed: number; at: Date; skipped: readonly string[] },
+  run: { seed: number; at: Date; skipped: readonly string[]; summary?: readonly string[] },
 ): string {
+  const summary = (run.summary ?? []).map((sentence) => `<p><strong>${html(sentence)}.</strong></p>`).join("");
   const skipped = run.skipped.length === 0 ? "" : `<p>Skipped: ${html(run.skipped.join("; "))}.</p>`;
   const lines = groups.filter((group) => /under-load|kill-random|retries/.test(group.scenario)).map(timelinePlot);
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>holdfast drill</title><style>${style}</style></head><body>
 <h1>Stops and kills</h1>
-<p>${run.at.toISOString()}, seed ${run.seed}. Times in milliseconds. A dropped request was sent on a connection that the service's kernel had accepted, and got no answer.</p>
-${skipped}<div class="wide">${tableOf(groups)}</div>
+<p>${run.at.toISOString()}, seed ${run.seed}. Times in milliseconds. A dropped request was sent on a connection that the service's kernel had accepted, and got no answer; a late one was sent after the drain's patience for clients that are silent.</p>
+${summary}${skipped}<div class="wide">${tableOf(groups)}</div>
 <h2>What was found</h2>${findings(groups)}
 <h2>From the signal to the end</h2>${stopsPlot(groups)}
 <h2>Where a stop's time went, in the mean</h2>${legend(phaseColors)}${phasesPlot(groups)}

@@ -10,6 +10,8 @@ export interface Scenario {
   id: number;
   name: string;
   about: string;
+  /** So many different things it does in turn (default 1): fewer cycles would leave some out. */
+  cases?: number;
   /** A sentence why it can't be done on this backend. */
   unfit?(backend: Backend, debug: boolean): string | undefined;
   /** Works on any service: nothing of this one's settings, data or build is needed. */
@@ -42,7 +44,7 @@ const onUsr2 = (statement: string): string => `process.on("SIGUSR2",()=>{${state
 const blockMs = 2500;
 
 /** Points at which a commit, a flush and a checkpoint can be met; all are hit by a load of durable batches. */
-const failPoints = [
+export const failPoints = [
   "commit_written",
   "commit_published",
   "apply_image",
@@ -163,6 +165,7 @@ export const scenarios: readonly Scenario[] = [
     id: 3,
     name: "term-at-fail-point",
     about: "TERM at each step of a commit, a flush and a checkpoint, in turn",
+    cases: failPoints.length,
     unfit: needsDebug,
     plan: (cycle, drilled) => atFailPoint("term", cycle, drilled),
   },
@@ -170,6 +173,7 @@ export const scenarios: readonly Scenario[] = [
     id: 4,
     name: "kill-at-fail-point",
     about: "KILL at each step of a commit, a flush and a checkpoint, in turn",
+    cases: failPoints.length,
     unfit: (backend, debug) =>
       backend.name === "pidns" ? "process 1 can't kill itself, and there is no init here" : needsDebug(backend, debug),
     plan: (cycle, drilled) => atFailPoint("kill", cycle, drilled),
@@ -194,6 +198,7 @@ export const scenarios: readonly Scenario[] = [
     id: 6,
     name: "loop-blocked",
     about: "TERM while the event loop is blocked, by JavaScript and by native code in turn",
+    cases: 2,
     plan: (cycle, _drilled, subject) => ({
       launch: {
         preload: onUsr2(
@@ -217,6 +222,7 @@ export const scenarios: readonly Scenario[] = [
     id: 7,
     name: "long-batch",
     about: "a batch longer than the soft and than the hard deadline, in turn",
+    cases: 2,
     unfit: needsDebug,
     plan: (cycle) => {
       const isHard = cycle % 2 === 1;
@@ -239,6 +245,7 @@ export const scenarios: readonly Scenario[] = [
     id: 8,
     name: "more-signals",
     about: "TERM and TERM, TERM and INT, 100 TERMs, in turn",
+    cases: signalsOf8.length,
     plan: (cycle, _drilled, subject) => ({
       load: load(8),
       act: async (act) => {
@@ -255,12 +262,13 @@ export const scenarios: readonly Scenario[] = [
   {
     id: 9,
     name: "term-while-starting",
-    about: "TERM 0, 10, 20 ... ms after the start: never lost once the handler is there",
+    about: "TERM 0, 10, 20 ... 590 ms after the start, scattered: never lost once the handler is there",
     plan: (cycle, _drilled, subject) => ({
       act: async (act) => {
         // The service of this cycle ends first; the one that is drilled is started here, on the same data.
         await act.instance.stop(10);
-        const afterMs = (cycle * 10) % 600;
+        // 23 and 60 have no common divisor: a few cycles are spread over the start, and 60 are all of it.
+        const afterMs = ((cycle * 23) % 60) * 10;
         const fresh = await act.site.start({});
         await sleep(Math.max(0, fresh.startedAtMs + afterMs - now()));
         const ours = hasHandler(await fresh.hostPid());
@@ -289,6 +297,7 @@ export const scenarios: readonly Scenario[] = [
     id: 10,
     name: "pause",
     about: "3 s of freeze and then a stop; a freeze in the middle of the drain, in turn",
+    cases: 2,
     plan: (cycle, _drilled, subject) => ({
       load: load(8),
       act: async (act) => {
@@ -345,6 +354,7 @@ export const scenarios: readonly Scenario[] = [
     id: 13,
     name: "stop-variants",
     about: "stop -t 0, -t 1, with an init as process 1, with STOPSIGNAL INT, in turn",
+    cases: 4,
     unfit: needsContainer,
     plan: (cycle, _drilled, subject) => {
       const graceS = [0, 1, 10, 10][cycle % 4]!;
@@ -428,7 +438,7 @@ export const scenarios: readonly Scenario[] = [
           const readyAt = await waitUntilReady(other.target, standby, subject.readyPath, 10_000);
           if (readyAt === undefined) return act.violate("I10", "the standby did not take over");
           const ms = Math.round(readyAt - killedAt);
-          act.note(`took over after ${ms} ms`);
+          act.tookOver(ms);
           if (ms > 500 * subject.slack) act.violate("I10", `the standby served after ${ms} ms`);
           await standby.stop(10);
           const { code } = await standby.ended;
@@ -484,5 +494,7 @@ export const defaultSubject: Subject = {
   plainPath: undefined,
   readyMsMax: 5000,
   stopMsMax: 1000,
+  // The default of DRAIN_BODY_GRACE_MS.
+  patienceMs: 250,
   slack: 1,
 };
