@@ -19,6 +19,7 @@ const asleep: LifecycleView = {
   inFlight: () => 0,
   gateDepth: () => 0,
   statusDetail: () => ({}),
+  stopSignal: new AbortController().signal,
 };
 
 /** The generated files by name. */

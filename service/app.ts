@@ -15,6 +15,7 @@ import { Log } from "./log.js";
 import { Metrics } from "./metrics.js";
 import { batchRoutes } from "./routes/batches.js";
 import { cellRoutes } from "./routes/cells.js";
+import { changeRoutes } from "./routes/changes.js";
 import { contentRoutes } from "./routes/content.js";
 import type { RouteContext } from "./routes/context.js";
 import { regionRoutes } from "./routes/regions.js";
@@ -22,6 +23,7 @@ import { serviceRoutes } from "./routes/service.js";
 import { viewRoutes } from "./routes/view.js";
 import { components } from "./schemas.js";
 import { Batches } from "./store/batches.js";
+import { ChangeFeed } from "./store/change-feed.js";
 import { RegionChanges } from "./store/regions.js";
 import type { Store } from "./store/store.js";
 import { lazyValidators } from "./validation.js";
@@ -89,6 +91,7 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
   await openapi?.addOpenapi(app);
   for (const component of components) app.addSchema(component);
 
+  const feed = new ChangeFeed(config.changesKeptMax);
   const context: RouteContext = {
     limits: config,
     batchBodyBytesMax: 2 * config.batchBytesMax + batchWordsBytes,
@@ -99,8 +102,9 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
     },
     storeIfOpen: store,
     lifecycle,
-    batches: new Batches({ opsMax: config.batchOpsMax, guardsMax: config.batchGuardsMax }),
-    changes: new RegionChanges(),
+    batches: new Batches({ opsMax: config.batchOpsMax, guardsMax: config.batchGuardsMax }, feed),
+    changes: new RegionChanges(feed),
+    feed,
     metrics,
   };
   regionRoutes(app, context);
@@ -108,6 +112,7 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
   batchRoutes(app, context);
   cellRoutes(app, context);
   viewRoutes(app, context);
+  changeRoutes(app, context);
   serviceRoutes(app, context);
   if (openapi !== undefined) await openapi.addDocs(app);
   else addDocumentation(app, () => buildApp({ ...parts, lifecycle: uncounted(lifecycle) }, { documented: true }));
@@ -124,6 +129,7 @@ const uncounted = (lifecycle: LifecycleView): LifecycleView => ({
   inFlight: () => lifecycle.inFlight(),
   gateDepth: () => lifecycle.gateDepth(),
   statusDetail: () => lifecycle.statusDetail(),
+  stopSignal: lifecycle.stopSignal,
 });
 
 function neverBuilt(): never {

@@ -86,6 +86,21 @@ const settings = {
   rangesMax: integer("RANGES_MAX", undefined, 64, [1, 1024], "ranges of one GET"),
   readBytesMax: integer("READ_BYTES_MAX", "bytes", 8 * MiB, [4 * KiB, 256 * MiB], "bytes read at one point in time"),
   viewBytesMax: integer("VIEW_BYTES_MAX", "bytes", 64 * KiB, [16, MiB], "bytes of one view"),
+  changesKeptMax: integer(
+    "CHANGES_KEPT_MAX",
+    undefined,
+    1024,
+    [1, 65_536],
+    "changes of each region that are remembered for readers of its changes",
+  ),
+  eventStreamsMax: integer("EVENT_STREAMS_MAX", undefined, 256, [0, 65_536], "event streams that are open at once"),
+  eventCommentMs: integer(
+    "EVENT_COMMENT_MS",
+    "ms",
+    15_000,
+    [10, 3_600_000],
+    "how often an event stream without events says that it is alive",
+  ),
   idempotencyKeysMin: integer(
     "IDEMPOTENCY_KEYS_MIN",
     undefined,

@@ -40,15 +40,19 @@ export function writeConditions(headers: IncomingHttpHeaders): BatchConditions |
     ifMatch: match === undefined ? undefined : etagsOf("If-Match", match, true),
     // A list of foreign tags can't match, so it always lets the request through.
     ifNoneMatch: ifNoneMatch !== undefined && ifNoneMatch.length === 0 ? undefined : ifNoneMatch,
-    ifGeneration: generation === undefined ? undefined : generationOf(String(generation)),
+    ifGeneration: generation === undefined ? undefined : wholeNumber("Region-If-Generation", String(generation)),
   };
 }
 
-/** Several regions have no common entity tag: conditions on them are guards of the batch. */
-export function refuseConditions(headers: IncomingHttpHeaders): void {
+/** Where one entity tag is not enough: several regions have no common one, several batches not the same. */
+export function refuseConditions(headers: IncomingHttpHeaders, instead: string): void {
   for (const name of ["if-match", "if-none-match", "region-if-generation"]) {
-    if (headers[name] !== undefined) throw invalid(name, "left out: a batch over several regions has guards");
+    if (headers[name] !== undefined) throw invalid(name, `left out: ${instead}`);
   }
+}
+
+export function refuseKey(headers: IncomingHttpHeaders, instead: string): void {
+  if (headers["idempotency-key"] !== undefined) throw invalid("Idempotency-Key", `left out: ${instead}`);
 }
 
 export function etagsOf(header: string, value: string, strong: boolean): EtagCondition {
@@ -57,9 +61,9 @@ export function etagsOf(header: string, value: string, strong: boolean): EtagCon
   return parsed;
 }
 
-function generationOf(value: string): number {
+function wholeNumber(header: string, value: string): number {
   const number = /^\d{1,16}$/.test(value.trim()) ? Number(value) : Number.NaN;
-  if (!Number.isSafeInteger(number)) throw invalid("Region-If-Generation", "a whole number from 0 to 2^53 - 1");
+  if (!Number.isSafeInteger(number)) throw invalid(header, "a whole number from 0 to 2^53 - 1");
   return number;
 }
 
@@ -74,6 +78,22 @@ export function idempotencyKeyText(headers: IncomingHttpHeaders): string | undef
     throw invalid("Idempotency-Key", "1 to 255 visible ASCII characters, or such a string in quotes");
   }
   return key;
+}
+
+/** Whether Accept names this very media type, and not with a weight of 0. */
+export function accepts({ accept }: IncomingHttpHeaders, type: string): boolean {
+  return (accept ?? "").split(",").some((member) => {
+    const [range = "", ...parameters] = member.split(";").map((part) => part.trim().toLowerCase());
+    return range === type && !parameters.some((parameter) => /^q=0(?:\.0{0,3})?$/.test(parameter));
+  });
+}
+
+/** The generation that the reader of an event stream had last; undefined when it had none. */
+export function lastEventId(headers: IncomingHttpHeaders): number | undefined {
+  const value = headers["last-event-id"];
+  // A reader that was cut off before its first event has an empty one.
+  if (value === undefined || value === "") return undefined;
+  return wholeNumber("Last-Event-ID", String(value));
 }
 
 /** `Prefer: handling=strict` (RFC 7240). */

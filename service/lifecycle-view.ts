@@ -20,6 +20,8 @@ export interface LifecycleView {
   inFlight(): number;
   /** Batches inside a critical section, in all threads. */
   gateDepth(): number;
+  /** Aborted by the first signal. Answers without an end (event streams, long polls) say goodbye and end then. */
+  readonly stopSignal: AbortSignal;
   /** Asked by GET /readyz: the signals are handled here, or are so again from now on. */
   keepSignals?(): void;
   /** More for GET /v1/status: how the last run ended and the like. */

@@ -6,6 +6,8 @@ import type { XStatic } from "typebox/schema";
 import { problemCodes } from "./errors.js";
 import { encodings } from "./store/batch-encoder.js";
 import { valueTypes } from "./store/cells.js";
+import { changeKinds } from "./store/change-feed.js";
+import { changeRangesMax } from "./store/changed-ranges.js";
 import { algorithms, compares, mismatches, overflows, patternBytesMax } from "./store/frame.js";
 import { regionNamePattern } from "./store/region-name.js";
 import { labelsMax } from "./store/regions.js";
@@ -678,6 +680,71 @@ const flush: Schema = {
   description: "How much survives a power cut now.",
 };
 
+// ---- changes -------------------------------------------------------------------------------------------------------
+
+/** Longer than proxies wait for an answer. */
+const waitSecondsMax = 60;
+
+export const changesQuery = {
+  type: "object",
+  additionalProperties: false,
+  properties: {
+    since: {
+      type: "integer",
+      minimum: 0,
+      maximum: safeMax,
+      description:
+        "Changes after this generation. Left out: from the oldest that is remembered; in an event stream from now on.",
+      examples: [0],
+    },
+    limit: { type: "integer", minimum: 1, maximum: 1000, default: 100, description: "Changes a page.", examples: [10] },
+    wait: {
+      type: "integer",
+      minimum: 0,
+      maximum: waitSecondsMax,
+      default: 0,
+      description: "Seconds to wait for a change when there is none yet.",
+      examples: [0],
+    },
+  },
+} as const;
+export type ChangesQuery = XStatic<typeof changesQuery>;
+
+const change: Schema = {
+  $id: "Change",
+  ...object({
+    generation: { ...generation, description: "The generation that it made." },
+    at: {
+      type: "string",
+      format: "date-time",
+      maxLength: 24,
+      description: "When it was answered.",
+      examples: ["2026-01-31T12:00:00.000Z"],
+    },
+    kind: { type: "string", enum: changeKinds, description: "What it was.", examples: ["batch"] },
+    ranges: {
+      type: "array",
+      maxItems: changeRangesMax,
+      items: { ...object({ offset, length }), description: "Bytes in a row." },
+      description:
+        "Bytes that were written, or that a resize added or took away: by offset and apart from each other. Of a batch of more ranges, fewer that cover them.",
+      examples: [[{ offset: 64, length: 5 }]],
+    },
+    durable: { type: "boolean", description: "It survives a power cut by now.", examples: [true] },
+  }),
+  description: "A change of a region.",
+};
+
+const changePage: Schema = {
+  $id: "ChangePage",
+  ...object({
+    items: { type: "array", maxItems: 1000, items: ref("Change"), description: "In order, without a gap." },
+    next: { ...generation, description: "`since` of the next request." },
+    oldest: { ...generation, description: "The least `since` that is not 410." },
+  }),
+  description: "Changes of a region.",
+};
+
 // ---- content -------------------------------------------------------------------------------------------------------
 
 export const contentQuery = {
@@ -859,6 +926,9 @@ const limitsDocument: Schema = {
     rangesMax: count("Ranges of a GET.", 64),
     readBytesMax: count("Bytes that are read at one point in time.", 8 << 20),
     viewBytesMax: count("Bytes of a view.", 64 << 10),
+    changesKeptMax: count("Changes of a region that are remembered.", 1024),
+    changeRangesMax: count("Ranges of a change; more are told as fewer that cover them.", changeRangesMax),
+    eventStreamsMax: count("Event streams that are open at once.", 256),
     idempotencyKeysMin: count("Idempotency keys that are remembered at least.", 10000),
     idempotencySecondsMin: count("For how many seconds at least.", 600),
     durabilities: {
@@ -1007,4 +1077,6 @@ export const components: readonly Schema[] = [
   cellChange,
   cellsView,
   flush,
+  change,
+  changePage,
 ];

@@ -31,6 +31,13 @@ class SettableLifecycle implements LifecycleView {
   inFlight = () => this.admitted;
   gateDepth = () => 0;
   statusDetail = () => ({});
+  private readonly stopping = new AbortController();
+  readonly stopSignal = this.stopping.signal;
+  /** As the first signal does. */
+  stop(): void {
+    this.current = "lameduck";
+    this.stopping.abort();
+  }
 }
 
 export interface Call {

@@ -6,6 +6,7 @@ import type { LifecycleView } from "../lifecycle-view.js";
 import type { Metrics } from "../metrics.js";
 import type { IdempotencyKey } from "../store/batch-encoder.js";
 import type { Batches } from "../store/batches.js";
+import type { ChangeFeed } from "../store/change-feed.js";
 import { type Etag, formatEtag } from "../store/etags.js";
 import { idempotencyKey } from "../store/idempotency.js";
 import { isRegionName } from "../store/region-name.js";
@@ -22,6 +23,9 @@ export interface Limits {
   readonly rangesMax: number;
   readonly readBytesMax: number;
   readonly viewBytesMax: number;
+  readonly changesKeptMax: number;
+  readonly eventStreamsMax: number;
+  readonly eventCommentMs: number;
   readonly idempotencyKeysMin: number;
   readonly idempotencySecondsMin: number;
 }
@@ -37,6 +41,7 @@ export interface RouteContext {
   readonly lifecycle: LifecycleView;
   readonly batches: Batches;
   readonly changes: RegionChanges;
+  readonly feed: ChangeFeed;
   readonly metrics: Metrics;
 }
 

@@ -172,6 +172,12 @@ export const requestHeaders = {
       ),
     },
   },
+  events: {
+    type: "object",
+    properties: {
+      "last-event-id": parameter("Of an event stream: the last generation that was read.", "41", "integer"),
+    },
+  },
   key: { type: "object", properties: idempotency },
   change: { type: "object", properties: { ...ifMatch, ...ifNoneMatch, ...ifGeneration, ...idempotency } },
   upload: {

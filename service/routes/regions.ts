@@ -197,7 +197,7 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
     handler: async (request, reply) => {
       const name = regionOf(request);
       const key = keyOf(request, () => []);
-      const answer = await context.store().remove(name, { ...conditionsOf(request), ...key });
+      const answer = await changes.remove(context.store(), name, { ...conditionsOf(request), ...key });
       setReplayed(reply, answer.replayed);
       reply.code(204).send();
     },

@@ -3,6 +3,7 @@ import type { FastifyInstance } from "fastify";
 import { Problem, type ProblemCode, problemCodes, problemKinds } from "../errors.js";
 import { durabilities, guardNames, opNames } from "../schemas.js";
 import { valueTypes } from "../store/cells.js";
+import { changeRangesMax } from "../store/changed-ranges.js";
 import { patternBytesMax, regionNameBytesMax, regionsPerBatchMax } from "../store/frame.js";
 import { labelsMax } from "../store/regions.js";
 import type { Store } from "../store/store.js";
@@ -67,6 +68,9 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
       rangesMax: limits.rangesMax,
       readBytesMax: limits.readBytesMax,
       viewBytesMax: limits.viewBytesMax,
+      changesKeptMax: limits.changesKeptMax,
+      changeRangesMax,
+      eventStreamsMax: limits.eventStreamsMax,
       idempotencyKeysMin: limits.idempotencyKeysMin,
       idempotencySecondsMin: limits.idempotencySecondsMin,
       durabilities,

@@ -85,6 +85,21 @@ export class AnswerReader {
     return this.view.getUint32(at, true) + this.view.getUint32(at + 4, true) * 2 ** 32;
   }
 
+  /** Positions of results in the answer, for who walks along them. */
+  firstResult(): number {
+    return answerHeaderBytes + this.view.getUint16(8, true) * answerRegionBytes;
+  }
+  nextResult(at: number): number {
+    return at + answerResultBytes + align8(this.u32(at + 4));
+  }
+  isSwapped(result: number): boolean {
+    return (this.bytes[result + 2]! & resultSwapped) !== 0;
+  }
+  /** A result's first number: where an append went. */
+  firstNumber(result: number): number {
+    return this.u64(result + 8);
+  }
+
   /** The name of the branch that ran. */
   get branch(): "ops" | "elseOps" {
     return this.bytes[6] === 1 ? "elseOps" : "ops";
@@ -94,12 +109,12 @@ export class AnswerReader {
   results(body: Body): string {
     const count = this.u32(12);
     const ops = body[this.branch]!;
-    let at = answerHeaderBytes + this.view.getUint16(8, true) * answerRegionBytes;
+    let at = this.firstResult();
     let text = "[";
     for (let i = 0; i < count; i++) {
       if (i > 0) text += ",";
       text += this.result(at, ops[i]!);
-      at += answerResultBytes + align8(this.u32(at + 4));
+      at = this.nextResult(at);
     }
     return `${text}]`;
   }
@@ -107,7 +122,7 @@ export class AnswerReader {
   /** A copy of each result's bytes. */
   parts(): Buffer[] {
     const parts: Buffer[] = [];
-    let at = answerHeaderBytes + this.view.getUint16(8, true) * answerRegionBytes;
+    let at = this.firstResult();
     for (let count = this.u32(12); count > 0; count--) {
       const start = at + answerResultBytes;
       const length = this.u32(at + 4);
@@ -192,9 +207,9 @@ export class AnswerReader {
     names: (code: number) => string,
     kept?: Record<"guards" | "ops" | "elseOps", readonly number[]>,
   ): Failure[] {
-    let at = answerHeaderBytes + this.view.getUint16(8, true) * answerRegionBytes;
+    let at = this.firstResult();
     const resultCount = this.u32(12);
-    for (let i = 0; i < resultCount; i++) at += answerResultBytes + align8(this.u32(at + 4));
+    for (let i = 0; i < resultCount; i++) at = this.nextResult(at);
     const failures: Failure[] = [];
     const failureCount = this.u32(16);
     for (let i = 0; i < failureCount; i++, at += answerFailureBytes) {

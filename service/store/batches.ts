@@ -1,6 +1,6 @@
 // batches.ts - runs batches: JSON or plain writes and reads in, outcomes out. Everything that changes or compares bytes
 // goes through here, so that one request is one frame and one critical section.
-import { codeName, type Maybe, type RegionInfo, type Store, sentences } from "../../native/index.js";
+import { codeName, codes, type Maybe, type RegionInfo, type Store, sentences } from "../../native/index.js";
 import { AnswerReader, type RegionTag } from "./batch-answer.js";
 import {
   type BatchConditions,
@@ -9,7 +9,10 @@ import {
   type IdempotencyKey,
   type Section,
 } from "./batch-encoder.js";
+import type { ChangeFeed } from "./change-feed.js";
+import { ChangedRanges, type WritePlan } from "./changed-ranges.js";
 import { type Failure, Refused } from "./failure.js";
+import { frameRegions, namesOnly, refusalAnswer } from "./frame.js";
 
 /** How long an answer waits: `region` for as long as the strictest of the batch's regions asks. */
 export type Wait = "region" | "fast" | "ordered" | "durable";
@@ -48,8 +51,15 @@ function spell(code: number): string {
 export class Batches {
   private readonly idle: BatchEncoder[] = [];
   private readonly answer = new AnswerReader();
+  private readonly ranges = new ChangedRanges();
+  /** Of the batch that is answered at once. */
+  private readonly writes: WritePlan = [];
 
-  constructor(private readonly limits: EncoderLimits) {}
+  /** Everything that commits is noted in `feed`. */
+  constructor(
+    private readonly limits: EncoderLimits,
+    private readonly feed: ChangeFeed,
+  ) {}
 
   /**
    * Runs a batch as the API has it. `region` is the one of the request's path, if it has one; its name must be valid.
@@ -83,6 +93,24 @@ export class Batches {
     return this.commit(store, encoder, frame, undefined);
   }
 
+  /**
+   * Runs a frame of native/frame.h as a client sent it, and gives the core's answer as it is, a refusal included. `region`:
+   * the only one that it may name. An answer that is there at once is valid until the next call; until a promise of
+   * one resolves, the frame must stay as it is.
+   */
+  runFrame(store: Store, frame: Uint8Array, region: string | undefined): Maybe<Uint8Array> {
+    if (region !== undefined && !namesOnly(frame, region)) return refuseFrame("validation_failed");
+    const regions = region === undefined ? frameRegions(frame) : [region];
+    this.expect(store, regions);
+    const noted = (answer: Uint8Array): Uint8Array => {
+      this.answer.open(answer);
+      if (this.answer.committed) this.note(store, regions, this.ranges.plan(frame, this.writes));
+      return answer;
+    };
+    const answered = store.commit(frame);
+    return answered instanceof Promise ? answered.then(noted) : noted(answered);
+  }
+
   /** Reads several ranges of one generation; together at most what a batch may return. @throws Refused */
   async read(
     store: Store,
@@ -92,7 +120,8 @@ export class Batches {
     const encoder = this.idle.pop() ?? new BatchEncoder(this.limits);
     const answered = store.commit(encoder.encodeReads(region, ranges));
     const names = this.release(encoder);
-    this.check(answered instanceof Promise ? await answered : answered, names, undefined);
+    this.answer.open(answered instanceof Promise ? await answered : answered);
+    this.check(names, undefined);
     return { tag: this.answer.tag(0), parts: this.answer.parts() };
   }
 
@@ -102,17 +131,44 @@ export class Batches {
     frame: Uint8Array,
     body: object | undefined,
   ): Maybe<BatchOutcome> {
+    this.expect(store, encoder.regions);
     const answered = store.commit(frame);
     // The core has taken what it needs, also of a batch that waits: the encoder is free for the next one.
     const names = this.release(encoder);
-    if (answered instanceof Promise) return answered.then((answer) => this.finish(store, names, answer, body));
-    return this.finish(store, names, answered, body);
+    if (answered instanceof Promise) {
+      const writes = this.ranges.plan(frame);
+      return answered.then((answer) => {
+        this.answer.open(answer);
+        this.note(store, names.regions, writes);
+        return this.finish(store, names, body);
+      });
+    }
+    this.answer.open(answered);
+    if (this.answer.committed) this.note(store, names.regions, this.ranges.plan(frame, this.writes));
+    return this.finish(store, names, body);
+  }
+
+  private expect(store: Store, regions: readonly string[]): void {
+    for (const name of regions) this.feed.expect(name, () => store.info(name));
+  }
+
+  /** Tells the feed of what the batch has changed, if it has, by the answer that is open. */
+  private note(store: Store, regions: readonly string[], writes: WritePlan): void {
+    const { answer, ranges } = this;
+    // A retry's answer is about a change that was noted when it was made.
+    if (!answer.committed || answer.replayed) return;
+    ranges.resolve(writes, answer);
+    for (let i = 0; i < regions.length; i++) {
+      const name = regions[i]!;
+      const of = ranges.of(i);
+      if (of.length > 0) this.feed.note(name, answer.tag(i), "batch", of, () => store.info(name));
+    }
   }
 
   /** Everything is taken out of the answer here: the next one may come in the same memory. */
-  private finish(store: Store, names: FrameNames, frame: Uint8Array, body: object | undefined): BatchOutcome {
+  private finish(store: Store, names: FrameNames, body: object | undefined): BatchOutcome {
     const { regions } = names;
-    this.check(frame, names, body);
+    this.check(names, body);
     const { answer } = this;
     const { replayed } = answer;
     const tags: RegionTag[] = [];
@@ -124,9 +180,8 @@ export class Batches {
     return { committed: answer.committed, replayed, branch: answer.branch, regions, tags, results };
   }
 
-  /** Opens the answer. @throws Refused */
-  private check(frame: Uint8Array, { regions, conditionCount }: FrameNames, body: object | undefined): void {
-    this.answer.open(frame);
+  /** @throws Refused when the open answer says no */
+  private check({ regions, conditionCount }: FrameNames, body: object | undefined): void {
     if (this.answer.code !== 0) {
       throw refusal(this.answer, this.answer.failures(body ?? {}, regions, conditionCount, spell));
     }
@@ -159,6 +214,11 @@ export class Batches {
     if (this.idle.length < idleMax) this.idle.push(encoder);
     return { regions, conditionCount };
   }
+}
+
+/** The answer to a frame that does not get as far as the core. `code`: a name of native/status.h. */
+export function refuseFrame(code: string): Uint8Array {
+  return refusalAnswer(codes[code]!);
 }
 
 /** The outcome was journaled before it was durable: tells what is durable of it now. */

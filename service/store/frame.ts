@@ -54,8 +54,42 @@ export const opNegate = 4;
 export const opCondition = 8;
 export const answerCommitted = 1;
 export const answerReplayed = 2;
+const branchNone = 2;
 export const resultSwapped = 1;
 export const resultOverflowed = 2;
+
+/** An answer that says nothing but why nothing was done. `code`: a number of native/status.h. */
+export function refusalAnswer(code: number): Uint8Array {
+  const answer = Buffer.alloc(answerHeaderBytes);
+  answer.writeUInt32LE(answerMagic, 0);
+  answer.writeUInt16LE(code, 4);
+  answer.writeUInt8(branchNone, 6);
+  return answer;
+}
+
+/** The names of a frame's regions; none if it can't be one, which the core will say. */
+export function frameRegions(frame: Uint8Array): string[] {
+  const bytes = Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength);
+  if (bytes.length < frameHeaderBytes) return [];
+  const count = bytes.readUInt16LE(12);
+  if (count > regionsPerBatchMax || bytes.length < frameHeaderBytes + count * frameRegionBytes) return [];
+  return Array.from({ length: count }, (_, region) => {
+    const at = frameHeaderBytes + region * frameRegionBytes;
+    return bytes.toString("latin1", at + 8, at + 8 + Math.min(bytes.readUInt16LE(at), regionNameBytesMax));
+  });
+}
+
+/** Whether a frame names this region and no other. What else is wrong with it is the core's to say. */
+export function namesOnly(frame: Uint8Array, region: string): boolean {
+  const bytes = Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength);
+  if (bytes.length < frameHeaderBytes + frameRegionBytes) return false;
+  const at = frameHeaderBytes;
+  return (
+    bytes.readUInt16LE(12) === 1 &&
+    bytes.readUInt16LE(at) === region.length &&
+    bytes.toString("latin1", at + 8, at + 8 + region.length) === region
+  );
+}
 
 /** Rounds up to the next multiple of 8, where every structure starts. */
 export const align8 = (bytes: number) => (bytes + 7) & ~7;

@@ -1,5 +1,6 @@
 // regions.ts - regions as resources: what is told about them, how they are listed and changed.
 import type { Conditions, Durability, MetaAnswer, RegionInfo, Store } from "../../native/index.js";
+import type { ChangeFeed } from "./change-feed.js";
 import { formatEtag } from "./etags.js";
 import { Refused } from "./failure.js";
 
@@ -94,13 +95,20 @@ export interface RegionChange {
 export class RegionChanges {
   private readonly tails = new Map<string, Promise<unknown>>();
 
+  /** Changes of a region's size are noted in `feed`; the others yield no generation. */
+  constructor(private readonly feed: ChangeFeed) {}
+
   /** @throws StoreError, Refused */
   update(store: Store, name: string, change: RegionChange, conditions: Conditions): Promise<MetaAnswer> {
     const before = this.tails.get(name) ?? Promise.resolve();
-    const run = before.then(() => {
+    const run = before.then(async () => {
       const { labels, ...rest } = change;
-      const merged = labels === undefined ? {} : { labels: mergeLabels(store.info(name)?.labels, labels) };
-      return store.update(name, { ...rest, ...merged, ...conditions });
+      const current = store.info(name);
+      const merged = labels === undefined ? {} : { labels: mergeLabels(current?.labels, labels) };
+      this.feed.expect(name, () => current);
+      const answer = await store.update(name, { ...rest, ...merged, ...conditions });
+      if (answer.info !== null && !answer.replayed) this.noteResize(store, current, answer.info);
+      return answer;
     });
     const tail = run
       .catch(() => undefined)
@@ -109,6 +117,20 @@ export class RegionChanges {
       });
     this.tails.set(name, tail);
     return run;
+  }
+
+  /** @throws StoreError */
+  async remove(store: Store, name: string, conditions: Conditions): Promise<MetaAnswer> {
+    const answer = await store.remove(name, conditions);
+    if (!answer.replayed) this.feed.removed(name);
+    return answer;
+  }
+
+  private noteResize(store: Store, before: RegionInfo | undefined, after: RegionInfo): void {
+    if (before === undefined || before.incarnation !== after.incarnation || before.size === after.size) return;
+    const offset = Math.min(before.size, after.size);
+    const ranges = [offset, Math.max(before.size, after.size) - offset];
+    this.feed.note(after.name, after, "resize", ranges, () => store.info(after.name));
   }
 }
 
