@@ -205,6 +205,11 @@ export class Store {
   readonly #scratch: Uint8Array;
   readonly #facts: Float64Array;
   #ticket = 0;
+  /**
+   * The last commit() went to another thread: a batch that is handed over before its answer may overtake it. Batches that
+   * only wait for the disk are in order.
+   */
+  canBeOvertaken = false;
 
   private constructor(
     native: object,
@@ -263,6 +268,7 @@ export class Store {
       frame,
       ticket,
     );
+    this.canBeOvertaken = result instanceof Promise;
     // Not a copy: a small array of its own costs more than the commit of a small batch.
     if (typeof result === "number") return this.#scratch.subarray(0, result);
     if (result instanceof Uint8Array) return result;

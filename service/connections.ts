@@ -190,27 +190,15 @@ export class Connections {
     // Node calls this after the last answer.
     socket.destroySoon = () => {
       if (last.request.complete) Socket.prototype.destroySoon.call(socket);
-      else this.#linger(socket);
+      else linger(socket);
     };
-  }
-
-  /**
-   * Node closes a connection as soon as its last answer is written. With bytes of the body still unread that is a
-   * reset, which can overtake the answer. So our side is closed, the rest is read, and then the connection ends.
-   */
-  #linger(socket: Socket): void {
-    socket.end();
-    socket.resume();
-    const timer = setTimeout(() => socket.destroy(), lingerMs);
-    socket.once("end", () => socket.destroy());
-    socket.once("close", () => clearTimeout(timer));
   }
 
   #refuseHead(socket: Socket, connection: Connection): void {
     connection.refused = true;
     this.outcomes.refused += 1;
     answerRaw(socket, late());
-    this.#linger(socket);
+    linger(socket);
   }
 
   #refuseBody(connection: Connection, { request, response }: Exchange): void {
@@ -227,6 +215,18 @@ export class Connections {
       response.end(body);
     });
   }
+}
+
+/**
+ * Node closes a connection as soon as its last answer is written. With bytes of the body still unread that is a reset,
+ * which can overtake the answer. So our side is closed, the rest is read, and then the connection ends.
+ */
+export function linger(socket: Socket): void {
+  socket.end();
+  socket.resume();
+  const timer = setTimeout(() => socket.destroy(), lingerMs);
+  socket.once("end", () => socket.destroy());
+  socket.once("close", () => clearTimeout(timer));
 }
 
 /**

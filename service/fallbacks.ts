@@ -101,10 +101,8 @@ function fromFastify(error: FastifyError, request: FastifyRequest): Problem | un
     case "FST_ERR_CTP_INVALID_MEDIA_TYPE":
     case "FST_ERR_CTP_EMPTY_TYPE": {
       const sent = request.headers["content-type"];
-      return new Problem(
-        "unsupported-media-type",
-        `send application/json, not ${sent ?? "a body without Content-Type"}`,
-      );
+      const takes = (request.routeOptions.config.takes ?? ["application/json"]).join(" or ");
+      return new Problem("unsupported-media-type", `send ${takes}, not ${sent ?? "a body without Content-Type"}`);
     }
     case "FST_ERR_CTP_INVALID_CONTENT_LENGTH":
       return new Problem("malformed-request", "the body is not as long as Content-Length says");

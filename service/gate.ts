@@ -13,6 +13,10 @@ declare module "fastify" {
     access?: Access;
     /** Served in every state of the process, as operations and documentation are. */
     always?: boolean;
+    /** Media types of its body; JSON if left out. */
+    takes?: readonly string[];
+    /** What the document says of its body in place of the schema's. */
+    body?: object;
   }
 }
 

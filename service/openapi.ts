@@ -48,7 +48,8 @@ export async function addOpenapi(app: FastifyInstance): Promise<void> {
         (route.method === "HEAD" && schema.operationId?.startsWith("head") !== true);
       // An empty requirement says that a server without tokens asks for none.
       const security: Record<string, string[]>[] = access === "open" ? [] : [{ bearer: [] }, {}];
-      return { schema: { ...schema, hide, security }, url };
+      const body = route.config?.body;
+      return { schema: { ...schema, ...(body !== undefined && { body }), hide, security }, url };
     },
   });
 }

@@ -1,9 +1,12 @@
-// batches.ts - POST /v1/regions/{region}/batches and POST /v1/batches.
+// batches.ts - POST /v1/regions/{region}/batches and POST /v1/batches: one batch as JSON, or a stream of them.
+import { Readable } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { textOfMany, textOfOne } from "../batch-text.js";
 import { jsonType, refuseConditions, writeConditions } from "../headers.js";
 import { regionParams } from "../schemas.js";
 import type { BatchOutcome } from "../store/batches.js";
 import { unchecked } from "../validation.js";
+import { answersOf, bodyOf, streamBatches, streamsAbout, streamTypes } from "./batch-streams.js";
 import { keyOf, type RouteContext, regionOf, setRegionHeaders, setReplayed, setServerTiming } from "./context.js";
 import {
   bodyProblems,
@@ -62,7 +65,17 @@ const manyRegionsExample = {
   },
 };
 
+const takes = ["application/json", ...streamTypes];
+
 export function batchRoutes(app: FastifyInstance, context: RouteContext): void {
+  // Streams have parsers of their own, which the other routes have not.
+  app.register(async (scope) => {
+    scope.addContentTypeParser([...streamTypes], (_request, payload, done) => done(null, payload));
+    addRoutes(scope, context);
+  });
+}
+
+function addRoutes(app: FastifyInstance, context: RouteContext): void {
   const { batches, batchBodyBytesMax } = context;
   // Bodies are checked by the encoder in the pass that encodes them; the schema is for the document. One without `content`,
   // so that Fastify sees at once that there is nothing to do.
@@ -71,26 +84,34 @@ export function batchRoutes(app: FastifyInstance, context: RouteContext): void {
   app.route({
     method: "POST",
     url: "/v1/regions/:region/batches",
-    config: { access: "write" },
+    config: {
+      access: "write",
+      takes,
+      body: bodyOf({ allOf: [ref("Batch")], "x-examples": { simple: oneRegionExample, guarded: guardedExample } }),
+    },
     bodyLimit: batchBodyBytesMax,
     validatorCompiler,
     schema: {
       operationId: "commitBatch",
       summary: "Commit a batch",
-      description:
+      description: [
         "Runs guards and operations on one consistent view of the region. All operations land together or none does, whatever kills the service meanwhile.",
+        ...streamsAbout,
+      ].join("\n\n"),
       tags: [tags.batches],
       params: regionParams,
       headers: requestHeaders.change,
-      consumes: ["application/json"],
-      body: { allOf: [ref("Batch")], "x-examples": { simple: oneRegionExample, guarded: guardedExample } },
+      body: ref("Batch"),
       response: {
-        200: json("The batch was run.", "BatchAnswer", { ...regionHeaders, ...replayHeader, ...timingHeader }),
+        200: answersOf(
+          json("The batch was run.", "BatchAnswer", { ...regionHeaders, ...replayHeader, ...timingHeader }),
+        ),
         ...problems(...batchProblems, ...conditionProblems),
       },
     },
     handler: (request, reply) => {
       const region = regionOf(request);
+      if (request.body instanceof Readable) return streamBatches(context, request, reply, region);
       const conditions = writeConditions(request.headers);
       const key = keyOf(request, () => [JSON.stringify(request.body)]);
       const outcome = batches.run(context.store(), request.body, region, conditions, key);
@@ -103,25 +124,31 @@ export function batchRoutes(app: FastifyInstance, context: RouteContext): void {
   app.route({
     method: "POST",
     url: "/v1/batches",
-    config: { access: "write" },
+    config: {
+      access: "write",
+      takes,
+      body: bodyOf({ allOf: [ref("MultiBatch")], "x-examples": { move: manyRegionsExample } }),
+    },
     bodyLimit: batchBodyBytesMax,
     validatorCompiler,
     schema: {
       operationId: "commitMultiBatch",
       summary: "Commit a batch over several regions",
-      description:
+      description: [
         "The same for up to 64 regions: every guard and operation names its own, and all land together. The wait is that of the strictest region.",
+        ...streamsAbout,
+      ].join("\n\n"),
       tags: [tags.batches],
       headers: requestHeaders.key,
-      consumes: ["application/json"],
-      body: { allOf: [ref("MultiBatch")], "x-examples": { move: manyRegionsExample } },
+      body: ref("MultiBatch"),
       response: {
-        200: json("The batch was run.", "MultiBatchAnswer", { ...replayHeader, ...timingHeader }),
+        200: answersOf(json("The batch was run.", "MultiBatchAnswer", { ...replayHeader, ...timingHeader })),
         ...problems(...batchProblems),
       },
     },
     handler: (request: FastifyRequest, reply) => {
-      refuseConditions(request.headers);
+      if (request.body instanceof Readable) return streamBatches(context, request, reply, undefined);
+      refuseConditions(request.headers, "a batch over several regions has guards");
       const key = keyOf(request, () => [JSON.stringify(request.body)]);
       const outcome = batches.run(context.store(), request.body, undefined, undefined, key);
       if (outcome instanceof Promise) return timed(reply, outcome, answerMany);
@@ -143,22 +170,15 @@ async function timed(
   then(reply, outcome);
 }
 
-function answerOne(reply: FastifyReply, { committed, replayed, branch, tags, results }: BatchOutcome): void {
-  const tag = tags[0]!;
+function answerOne(reply: FastifyReply, outcome: BatchOutcome): void {
   reply.header("content-type", jsonType);
-  setRegionHeaders(reply, tag);
-  setReplayed(reply, replayed);
-  reply.send(
-    `{"committed":${committed},"branch":"${branch}","generation":${tag.generation},"durableGeneration":${tag.durableGeneration},"results":${results}}`,
-  );
+  setRegionHeaders(reply, outcome.tags[0]!);
+  setReplayed(reply, outcome.replayed);
+  reply.send(textOfOne(outcome));
 }
 
-function answerMany(reply: FastifyReply, { committed, replayed, branch, regions, tags, results }: BatchOutcome): void {
-  const byRegion = (of: "generation" | "durableGeneration") =>
-    JSON.stringify(Object.fromEntries(regions.map((name, i) => [name, tags[i]![of]])));
+function answerMany(reply: FastifyReply, outcome: BatchOutcome): void {
   reply.header("content-type", jsonType);
-  setReplayed(reply, replayed);
-  reply.send(
-    `{"committed":${committed},"branch":"${branch}","generations":${byRegion("generation")},"durableGenerations":${byRegion("durableGeneration")},"results":${results}}`,
-  );
+  setReplayed(reply, outcome.replayed);
+  reply.send(textOfMany(outcome));
 }

@@ -95,6 +95,9 @@ function goal(work: Case, mode: Mode, connections: number): number | undefined {
   return undefined;
 }
 
+/** Batches that a stream carries at least for each that comes in a request of its own. */
+const streamGoal = 5;
+
 const has = (command: string) => spawnSync(command, ["--version"], { stdio: "ignore" }).error === undefined;
 const pinned = has("taskset") && availableParallelism() >= 2;
 const client = has("wrk") ? "wrk" : "autocannon";
@@ -215,6 +218,71 @@ async function load(port: number, work: Case, connections: number, forSeconds: n
   const line = out.split("\n").findLast((text) => text.startsWith("{"));
   if (line === undefined) throw new Error(`${client} printed no result:\n${out}`);
   return JSON.parse(line);
+}
+
+interface StreamRun {
+  answers: number;
+  seconds: number;
+}
+
+/** Batches a second over streams, by a client that sends as fast as it is answered. */
+async function loadStream(port: number, kind: "lines" | "frames", connections: number, forSeconds: number) {
+  const script = join(root, "dist/test/bench/stream-client.js");
+  const args = [script, String(port), String(connections), String(forSeconds), kind, String(seed)];
+  const [name, ...rest] = onCore(1, [process.execPath, ...args]);
+  const child = spawn(name!, rest, { stdio: ["ignore", "pipe", "pipe"] });
+  let out = "";
+  child.stdout.on("data", (chunk) => (out += chunk));
+  child.stderr.on("data", (chunk) => (out += chunk));
+  const [code] = await once(child, "close");
+  if (code !== 0) throw new Error(`the stream's client exited ${code}:\n${out}`);
+  return JSON.parse(out) as StreamRun;
+}
+
+interface StreamFigure {
+  mode: Mode;
+  connections: number;
+  kind: "lines" | "frames";
+  /** To one JSON batch a request, in the same process of the service. */
+  ratio: { median: number; min: number; max: number };
+  perSecond: number;
+  requestsPerSecond: number;
+}
+
+/** What a stream of batches gains over one batch a request: both in each fresh process, one after the other. */
+async function compareStreams(mode: Mode, connections: number): Promise<StreamFigure[]> {
+  const work = cases.find(({ name }) => name === "write64")!;
+  const kinds = ["lines", "frames"] as const;
+  const samples: { requests: number; lines: number; frames: number }[] = [];
+  for (let round = 0; round < rounds; round++) {
+    const server = await start(mode);
+    try {
+      await createRegions(server.port, mode);
+      await probe(server.port, work);
+      await load(server.port, work, connections, seconds / 3);
+      const run = await load(server.port, work, connections, seconds);
+      const sample = { requests: run.requests / run.seconds, lines: 0, frames: 0 };
+      for (const kind of round % 2 === 0 ? kinds : kinds.toReversed()) {
+        await loadStream(server.port, kind, connections, seconds / 3);
+        const { answers, seconds: took } = await loadStream(server.port, kind, connections, seconds);
+        sample[kind] = answers / took;
+      }
+      samples.push(sample);
+    } finally {
+      await server.stop();
+    }
+  }
+  return kinds.map((kind) => {
+    const ratios = sorted(samples.map((sample) => sample[kind] / sample.requests));
+    return {
+      mode,
+      connections,
+      kind,
+      ratio: { median: median(ratios), min: ratios[0]!, max: ratios.at(-1)! },
+      perSecond: Math.round(median(samples.map((sample) => sample[kind]))),
+      requestsPerSecond: Math.round(median(samples.map(({ requests }) => requests))),
+    };
+  });
 }
 
 interface Sample extends Run {
@@ -369,6 +437,28 @@ if (chosenCases.length > 0) {
         const cells = [work.about, figure.mode, String(connections), spread, String(figure.perSecond)];
         cells.push(String(figure.floorPerSecond), String(figure.p50Us), String(figure.p99Us));
         console.log(row(cells) + verdict(figure));
+      }
+    }
+  }
+}
+
+const streams: StreamFigure[] = [];
+if (options.case?.includes("stream") ?? true) {
+  console.log("\nbatches a second over streams, beside one JSON batch a request in the same process (1.00)");
+  // In a quick run one durability shows that it works.
+  for (const mode of options.quick ? chosenModes.slice(0, 1) : chosenModes) {
+    for (const connections of connectionCounts) {
+      for (const figure of await compareStreams(mode, connections)) {
+        streams.push(figure);
+        const { ratio } = figure;
+        const spread = `${ratio.median.toFixed(1)} [${ratio.min.toFixed(1)}..${ratio.max.toFixed(1)}]`;
+        const verdict = options.quick
+          ? ""
+          : ratio.median >= streamGoal
+            ? `  reaches ${streamGoal}`
+            : `  MISSES ${streamGoal}`;
+        const what = `${figure.kind.padEnd(7)} ${mode.padEnd(8)} ${String(connections).padStart(3)} connections`;
+        console.log(`  ${what}  ${spread}  ${figure.perSecond}/s, requests ${figure.requestsPerSecond}/s${verdict}`);
       }
     }
   }
