@@ -1,7 +1,8 @@
 // scripts/lint.mjs - one command for both languages. `--fix` formats and repairs what can be repaired.
 //
 // Biome for TypeScript, JavaScript and JSON (its configuration holds the folder boundaries), knip for dead code and
-// packages, clang-format for C++, and the few rules of the house that none of them knows.
+// packages, clang-format for C++, Spectral and Redocly for the OpenAPI document, and the few rules of the house that none of
+// them knows.
 import { readFileSync } from "node:fs";
 import { at, fail, filesBelow, run, say, works } from "./tools.mjs";
 
@@ -22,6 +23,17 @@ if (cpp.length > 0) {
   const options = fix ? ["-i"] : ["--dry-run", "-Werror"];
   if ((await run("clang-format", [...options, ...cpp])) !== 0) failures.push("clang-format");
 }
+
+// Every severity counts; what is allowed to be otherwise says why in the linters' own files.
+const document = "openapi/openapi.json";
+const spectral = ["lint", "--ruleset=openapi/spectral.yaml", "--fail-severity=hint", "--quiet", document];
+if ((await run(process.execPath, [at("node_modules/@stoplight/spectral-cli/dist/index.js"), ...spectral])) !== 0)
+  failures.push("spectral");
+const redocly = ["lint", "--config=openapi/redocly.yaml", document];
+// It tells home and asks for newer versions otherwise.
+const env = { ...process.env, REDOCLY_TELEMETRY: "off", REDOCLY_SUPPRESS_UPDATE_NOTICE: "true" };
+if ((await run(process.execPath, [at("node_modules/@redocly/cli/bin/cli.js"), ...redocly], { env })) !== 0)
+  failures.push("redocly");
 
 function forbid(files, pattern, why) {
   for (const file of files) {

@@ -40,6 +40,7 @@ export async function addOpenapi(app: FastifyInstance): Promise<void> {
     // Components keep their names; the default is def-0, def-1, ...
     refResolver: { buildLocalReference: (schema, _base, _fragment, index) => String(schema.$id ?? `def-${index}`) },
     convertConstToEnum: false,
+    transformObject: (made) => finished("openapiObject" in made ? made.openapiObject : made.swaggerObject),
     transform: ({ schema, url, route }) => {
       const access = route.config?.access ?? "open";
       const hide =
@@ -106,6 +107,45 @@ const takeToken = Object.assign(() => {}, {
       history.replaceState(null, "", location.pathname);
     }`,
 });
+
+interface Parameter {
+  required?: boolean;
+  example?: unknown;
+  schema?: object;
+}
+
+/** What the plugin does not write by itself. */
+function finished<D extends object>(document: D): D {
+  walk(document, (node) => {
+    const { type, minimum, maximum } = node;
+    if ([type].flat().includes("integer")) {
+      // For generators of clients that would take 32 bits otherwise.
+      const fits = Number(minimum) >= -(2 ** 31) && Number(maximum) < 2 ** 31;
+      node.format = fits ? "int32" : "int64";
+    }
+    // How the routes of batches name a body's schema, so that Fastify has nothing to validate.
+    if (Array.isArray(node.allOf) && node.allOf.length === 1) {
+      Object.assign(node, node.allOf[0]);
+      delete node.allOf;
+    }
+    if (Array.isArray(node.parameters)) {
+      for (const parameter of node.parameters as Parameter[]) {
+        const { required, example, schema } = parameter;
+        if (required === true || example === undefined) continue;
+        // Swagger UI fills an example of the parameter in: conditions that nobody asked for.
+        parameter.schema = { ...schema, examples: [example] };
+        delete parameter.example;
+      }
+    }
+  });
+  return document;
+}
+
+function walk(node: unknown, visit: (node: Record<string, unknown>) => void): void {
+  if (typeof node !== "object" || node === null) return;
+  if (!Array.isArray(node)) visit(node as Record<string, unknown>);
+  for (const member of Object.values(node)) walk(member, visit);
+}
 
 /** As openapi/openapi.json has it. */
 export function openapiText(app: FastifyInstance): string {

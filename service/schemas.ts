@@ -152,14 +152,20 @@ const region: Schema = {
       description: "Changes of the region itself.",
       examples: [1],
     },
-    etag: { type: "string", description: "The region's entity tag, for If-Match.", examples: ['"7.1.42"'] },
+    etag: {
+      type: "string",
+      maxLength: 64,
+      pattern: '^"[0-9]+\\.[0-9]+\\.[0-9]+"$',
+      description: "The region's entity tag, for If-Match.",
+      examples: ['"7.1.42"'],
+    },
     state: {
       type: "string",
       enum: ["ok", "faulted"],
       description: "A faulted region refuses writes; reads may work.",
       examples: ["ok"],
     },
-    fault: { type: ["string", "null"], description: "Why it is faulted.", examples: [null] },
+    fault: { type: ["string", "null"], maxLength: 2000, description: "Why it is faulted.", examples: [null] },
     integrity: {
       type: "string",
       enum: ["verified", "unverified"],
@@ -210,7 +216,12 @@ export const listQuery = {
   additionalProperties: false,
   properties: {
     limit: { type: "integer", minimum: 1, maximum: 1000, default: 50, description: "Regions a page.", examples: [50] },
-    cursor: { type: "string", maxLength: 200, description: "`nextCursor` of the page before." },
+    cursor: {
+      type: "string",
+      maxLength: 200,
+      description: "`nextCursor` of the page before.",
+      examples: ["YWZ0ZXI6ZGVtbw"],
+    },
     prefix: { type: "string", maxLength: 64, default: "", description: "Only names that begin with this." },
   },
 } as const;
@@ -344,7 +355,12 @@ const operations: Record<string, Operation> = {
         examples: [["1", "2"]],
       },
     },
-    more: { oneOf: [{ required: ["value"] }, { required: ["values"] }] },
+    more: {
+      oneOf: [
+        { required: ["value"], properties: { value } },
+        { required: ["values"], properties: { values: { type: "array", maxItems: 1 << 20, items: value } } },
+      ],
+    },
   },
   exchange: {
     about: "Writes a cell and tells what it held.",
@@ -855,15 +871,21 @@ const problem: Schema = {
   }),
 };
 
-const link = (to: string) => ({ type: "string", description: "Path.", examples: [to] });
+const link = (to: string) => ({ type: "string", maxLength: 200, description: "Path.", examples: [to] });
+const word = (description: string, example: string) => ({
+  type: "string",
+  maxLength: 200,
+  description,
+  examples: [example],
+});
 
 const serviceDocument: Schema = {
   $id: "Service",
   description: "What this is and where everything is.",
   ...object({
-    name: { type: "string", description: "The service.", examples: ["holdfast"] },
-    version: { type: "string", description: "Its version.", examples: ["0.1.0"] },
-    description: { type: "string", description: "What it does.", examples: ["Memory-mapped files over HTTP."] },
+    name: word("The service.", "holdfast"),
+    version: word("Its version.", "0.1.0"),
+    description: word("What it does.", "Memory-mapped files over HTTP."),
     links: object({
       regions: link("/v1/regions"),
       batches: link("/v1/batches"),
@@ -882,22 +904,24 @@ const versionDocument: Schema = {
   $id: "Version",
   description: "What is running.",
   ...object({
-    name: { type: "string", description: "The service.", examples: ["holdfast"] },
-    version: { type: "string", description: "Its version.", examples: ["0.1.0"] },
-    node: { type: "string", description: "Version of Node.js.", examples: ["v24.21.0"] },
+    name: word("The service.", "holdfast"),
+    version: word("Its version.", "0.1.0"),
+    node: word("Version of Node.js.", "v24.21.0"),
   }),
+};
+
+const lifecycleState = {
+  type: "string",
+  enum: ["starting", "standby", "ready", "lameduck", "draining", "forced", "stopped"],
+  description: "Where the process is in its life.",
+  examples: ["ready"],
 };
 
 const health: Schema = {
   $id: "Health",
   description: "It answers.",
   ...object({
-    state: {
-      type: "string",
-      enum: ["starting", "standby", "ready", "lameduck", "draining", "forced", "stopped"],
-      description: "Where the process is in its life.",
-      examples: ["ready"],
-    },
+    state: lifecycleState,
   }),
 };
 
@@ -965,66 +989,149 @@ const limitsDocument: Schema = {
 export const opNames = [...Object.keys(operations), "assert"];
 export const guardNames = Object.keys(guards);
 
-const open = (description: string, properties: Schema = {}) => ({
-  type: "object",
+const flag = (description: string, example: boolean) => ({ type: "boolean", description, examples: [example] });
+const time = (description: string) => ({
+  type: "string",
+  format: "date-time",
+  maxLength: 24,
   description,
-  properties,
-  additionalProperties: true,
+  examples: ["2026-01-31T12:00:00.000Z"],
 });
+const amount = (description: string, example: number) => ({
+  type: "number",
+  minimum: 0,
+  description,
+  examples: [example],
+});
+const regionNames = (description: string) => ({
+  type: "array",
+  maxItems: 65536,
+  items: regionName,
+  description,
+  examples: [[]],
+});
+const outcomes = {
+  answered: count("Requests that were answered.", 12),
+  refused: count("Requests that were answered 503.", 3),
+  cut: count("Connections that were ended with a request open on them.", 0),
+  aborted: count("Requests whose client went away.", 0),
+};
+
+const lifecycleDetail: Schema = {
+  ...object(
+    {
+      connections: {
+        ...object({ open: count("All.", 3), active: count("Those with a request on them.", 1) }),
+        description: "Connections.",
+      },
+      signals: {
+        ...object({
+          caught: count("TERM and INT so far.", 0),
+          dispositions: {
+            ...object({
+              term: flag("TERM is handled here.", true),
+              interrupt: flag("INT is handled here.", true),
+              bus: flag("BUS is handled here.", true),
+              repaired: count("Handlers that were displaced and put back.", 0),
+            }),
+            description: "Who handles the signals.",
+          },
+        }),
+        description: "Signals.",
+      },
+      drain: {
+        ...object({ elapsedMs: amount("Since the first signal.", 42.5), ...outcomes }),
+        type: ["object", "null"],
+        description: "The stop that is under way.",
+        examples: [null],
+      },
+      previousRun: {
+        ...object(
+          {
+            state: {
+              type: "string",
+              enum: ["ended", "killed"],
+              description: "`killed`: it could not say more.",
+              examples: ["ended"],
+            },
+            startedAtMs: count("When it started, in milliseconds since 1970, if it was killed.", 1769860800000),
+            endedAtMs: count("When it ended, in milliseconds since 1970.", 1769860800000),
+            signal: {
+              type: ["string", "null"],
+              enum: ["SIGTERM", "SIGINT", null],
+              description: "What ended it.",
+              examples: ["SIGTERM"],
+            },
+            code: { type: "integer", minimum: 0, maximum: 255, description: "Its exit code.", examples: [0] },
+            reason: word("How it came to that.", "drained"),
+            drainMs: amount("From the first signal to the end.", 143.2),
+            outcomes: { ...object(outcomes), description: "What became of the last requests." },
+          },
+          ["state"],
+        ),
+        type: ["object", "null"],
+        description: "How the last run ended; null for the first one.",
+        examples: [null],
+      },
+    },
+    [],
+  ),
+  description: "Connections, signals, the drain under way, how the last run ended.",
+};
+
+const recoveryReport: Schema = {
+  ...object({
+    row: { type: "string", maxLength: 1, pattern: "^[A-Z]$", description: "What was found.", examples: ["A"] },
+    sameBoot: flag("The machine was not restarted since.", true),
+    clean: flag("The last run closed the store.", true),
+    redone: count("Records of the journal that were applied again.", 0),
+    ms: amount("How long it took.", 1.5),
+    unverified: regionNames("Regions that are unverified since."),
+    faulted: regionNames("Regions that could not be mended."),
+    detail: { type: "string", maxLength: 2000, description: "The same in words.", examples: ["closed in order"] },
+  }),
+  description: "What the last start found, and did about it.",
+};
 
 const statusDocument: Schema = {
   $id: "Status",
   description: "How the process and its store are.",
-  type: "object",
-  additionalProperties: true,
-  required: ["state", "since", "inFlight", "gateDepth", "lifecycle", "store"],
-  properties: {
-    state: {
-      type: "string",
-      enum: ["starting", "standby", "ready", "lameduck", "draining", "forced", "stopped"],
-      description: "Where the process is in its life.",
-      examples: ["ready"],
-    },
-    since: {
-      type: "string",
-      format: "date-time",
-      maxLength: 24,
-      description: "Since when.",
-      examples: ["2026-01-31T12:00:00.000Z"],
-    },
+  ...object({
+    state: lifecycleState,
+    since: time("Since when."),
     inFlight: count("Requests that were let in and are not answered to the end.", 1),
     gateDepth: count("Batches inside a critical section.", 0),
-    lifecycle: open("Connections, signals, the drain under way, how the last run ended."),
-    store: open("The store.", {
-      regions: count("Regions.", 3),
-      journal: object({
-        bytes: count("Size of the journal.", 64 << 20),
-        usedBytes: count("Of those not yet freed by a checkpoint.", 4096),
-        committed: count("Last committed record.", 42),
-        applied: count("Last applied record.", 42),
-        durable: count("Last record that survives a power cut.", 42),
-        checkpoint: count("Last record that has left the journal.", 40),
-      }),
-      counters: object({
-        commits: count("Batches since the start.", 42),
-        flushes: count("Flushes since the start.", 7),
-        checkpoints: count("Checkpoints since the start.", 1),
-        faultsCaught: count("Faults that became errors since the start.", 0),
-        idempotencyKeys: count("Outcomes that are remembered.", 3),
-      }),
-      lease: object({
-        since: {
-          type: "string",
-          format: "date-time",
-          maxLength: 24,
-          description: "Since when this process is the writer.",
-          examples: ["2026-01-31T12:00:00.000Z"],
+    lifecycle: lifecycleDetail,
+    store: {
+      ...object(
+        {
+          regions: count("Regions.", 3),
+          journal: object({
+            bytes: count("Size of the journal.", 64 << 20),
+            usedBytes: count("Of those not yet freed by a checkpoint.", 4096),
+            committed: count("Last committed record.", 42),
+            applied: count("Last applied record.", 42),
+            durable: count("Last record that survives a power cut.", 42),
+            checkpoint: count("Last record that has left the journal.", 40),
+          }),
+          counters: object({
+            commits: count("Batches since the start.", 42),
+            flushes: count("Flushes since the start.", 7),
+            checkpoints: count("Checkpoints since the start.", 1),
+            faultsCaught: count("Faults that became errors since the start.", 0),
+            idempotencyKeys: count("Outcomes that are remembered.", 3),
+          }),
+          lease: object({
+            since: time("Since when this process is the writer."),
+            fileSystem: { type: "string", maxLength: 64, description: "Where the store is.", examples: ["ext4"] },
+          }),
+          recovery: recoveryReport,
         },
-        fileSystem: { type: "string", maxLength: 64, description: "Where the store is.", examples: ["ext4"] },
-      }),
-      recovery: open("What the last start found, and did about it."),
-    }),
-  },
+        [],
+      ),
+      description: "The store; empty until it is open.",
+    },
+  }),
 };
 
 const problemKind: Schema = {

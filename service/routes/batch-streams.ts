@@ -12,7 +12,7 @@ import { type BatchOutcome, refuseFrame } from "../store/batches.js";
 import { frameHeaderBytes } from "../store/frame.js";
 import { idempotencyKey } from "../store/idempotency.js";
 import type { RouteContext } from "./context.js";
-import type { json } from "./describe.js";
+import { endless, type json } from "./describe.js";
 
 const linesType = "application/x-ndjson";
 const framesType = "application/vnd.holdfast.batch";
@@ -32,15 +32,15 @@ const answersExample =
 export const bodyOf = (schema: object) => ({
   content: {
     "application/json": { schema },
-    [linesType]: { schema: { type: "string", examples: [linesExample] } },
-    [framesType]: { schema: { type: "string", format: "binary" } },
+    [linesType]: { schema: { ...endless, examples: [linesExample] } },
+    [framesType]: { schema: { ...endless, format: "binary" } },
   },
 });
 
 export function answersOf(answer: ReturnType<typeof json>): ReturnType<typeof json> {
   const streams = {
-    [linesType]: { schema: { type: "string" }, example: answersExample },
-    [framesType]: { schema: { type: "string", format: "binary" } },
+    [linesType]: { schema: endless, example: answersExample },
+    [framesType]: { schema: { ...endless, format: "binary" } },
   };
   return { ...answer, content: { ...answer.content, ...streams } };
 }

@@ -7,7 +7,7 @@ import { type ChangesQuery, changesQuery, regionParams } from "../schemas.js";
 import type { Change, Changes } from "../store/change-feed.js";
 import type { RegionInfo } from "../store/regions.js";
 import { notFound, type RouteContext, regionOf } from "./context.js";
-import { json, problems, readProblems, requestHeaders, tags } from "./describe.js";
+import { endless, json, problems, readProblems, requestHeaders, tags } from "./describe.js";
 
 const eventsType = "text/event-stream";
 
@@ -42,7 +42,7 @@ export function changeRoutes(app: FastifyInstance, context: RouteContext): void 
       response: {
         200: {
           ...page,
-          content: { ...page.content, [eventsType]: { schema: { type: "string" }, example: eventsExample } },
+          content: { ...page.content, [eventsType]: { schema: endless, example: eventsExample } },
         },
         ...problems(
           ...readProblems,

@@ -27,12 +27,14 @@ import {
   setServerTiming,
 } from "./context.js";
 import {
+  binary,
   bytes,
   commitProblems,
   conditionProblems,
   contentHeaders,
   contentRangeHeader,
   empty,
+  header,
   json,
   keyProblems,
   locationHeader,
@@ -169,9 +171,10 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       params: regionParams,
       response: {
         204: empty("See the headers.", {
-          Allow: { type: "string", description: "Methods.", examples: [allowed] },
-          "Accept-Ranges": { type: "string", description: "Units of ranges.", examples: ["bytes"] },
+          Allow: header("Methods.", allowed),
+          "Accept-Ranges": header("Units of ranges.", "bytes"),
         }),
+        ...problems("internal"),
       },
     },
     handler: (_request, reply) => {
@@ -200,7 +203,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
         params: regionParams,
         querystring: uploadQuery,
         headers: requestHeaders.upload,
-        body: { content: { [contentType]: { schema: { type: "string", format: "binary" } } } },
+        body: { content: { [contentType]: { schema: binary } } },
         response: {
           201: json("The region was created.", "Region", { ...regionHeaders, ...locationHeader, ...replayHeader }),
           204: empty("The bytes were written.", { ...regionHeaders, ...replayHeader, ...timingHeader }),

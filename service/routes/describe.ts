@@ -22,12 +22,18 @@ export function json(description: string, id: string, headers: Schema = {}, exam
   };
 }
 
+/** Bytes as they are. No region is longer. */
+export const binary = { type: "string", format: "binary", maxLength: 2 ** 40 } as const;
+
+/** Without an end until one side ends it: the limit only says that none was forgotten. */
+export const endless = { type: "string", maxLength: Number.MAX_SAFE_INTEGER } as const;
+
 export function bytes(
   description: string,
   headers: Schema,
   types: readonly string[] = ["application/octet-stream"],
 ): Answer {
-  const content = Object.fromEntries(types.map((type) => [type, { schema: { type: "string", format: "binary" } }]));
+  const content = Object.fromEntries(types.map((type) => [type, { schema: binary }]));
   return { description, headers: { ...everyHeader, ...headers }, content };
 }
 
@@ -35,7 +41,7 @@ export function text(description: string, type: string, example: string, headers
   return {
     description,
     headers: { ...everyHeader, ...headers },
-    content: { [type]: { schema: { type: "string" }, example } },
+    content: { [type]: { schema: { type: "string", maxLength: 1 << 24 }, example } },
   };
 }
 
@@ -43,10 +49,13 @@ export function empty(description: string, headers: Schema = {}): Answer {
   return { description, headers: { ...everyHeader, ...headers }, type: "null" };
 }
 
+/** What any request can meet before it reaches its route. */
+const everyProblem = ["malformed-request", "uri-too-long", "headers-too-large"] as const;
+
 /** One answer for each status among the codes. */
 export function problems(...codes: ProblemCode[]): Record<number, Answer> {
   const byStatus = new Map<number, ProblemCode[]>();
-  for (const code of codes) {
+  for (const code of [...codes, ...everyProblem]) {
     const { status } = problemKinds[code];
     byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
   }
@@ -107,8 +116,12 @@ export const commitProblems = [
   "insufficient-storage",
 ] as const;
 
-function header(description: string, example: string | number): Schema {
-  return { type: typeof example === "number" ? "integer" : "string", description, examples: [example] };
+/** All headers together may have 16 KiB. */
+const headerText = { type: "string", maxLength: 16 << 10 } as const;
+const headerNumber = { type: "integer", minimum: 0, maximum: Number.MAX_SAFE_INTEGER } as const;
+
+export function header(description: string, example: string | number): Schema {
+  return { ...(typeof example === "number" ? headerNumber : headerText), description, examples: [example] };
 }
 
 const retryAfter = header("Seconds after which a retry may succeed.", 1);
@@ -142,19 +155,13 @@ export const contentRangeHeader = { "Content-Range": header("Which bytes of how 
 
 // ---- request headers -----------------------------------------------------------------------------------------------
 
-const parameter = (description: string, example: string, type = "string") => ({
-  type,
-  description,
-  examples: [example],
-});
-
-const ifMatch = { "if-match": parameter("Only if the region's entity tag is one of these.", "*") };
-const ifNoneMatch = { "if-none-match": parameter("Only if the region's entity tag is none of these.", '"7.1.41"') };
+const ifMatch = { "if-match": header("Only if the region's entity tag is one of these.", "*") };
+const ifNoneMatch = { "if-none-match": header("Only if the region's entity tag is none of these.", '"7.1.41"') };
 const ifGeneration = {
-  "region-if-generation": parameter("Only if the region is at this generation.", "41", "integer"),
+  "region-if-generation": header("Only if the region is at this generation.", 41),
 };
 const idempotency = {
-  "idempotency-key": parameter("Makes a retry exact: the same key and request get the first one's answer.", "9b2f7c1e"),
+  "idempotency-key": header("Makes a retry exact: the same key and request get the first one's answer.", "9b2f7c1e"),
 };
 
 export const requestHeaders = {
@@ -162,20 +169,17 @@ export const requestHeaders = {
   range: {
     type: "object",
     properties: {
-      range: parameter("Which bytes.", "bytes=0-15"),
-      "if-range": parameter("Ignore Range unless this is the entity tag.", '"7.1.42"'),
+      range: header("Which bytes.", "bytes=0-15"),
+      "if-range": header("Ignore Range unless this is the entity tag.", '"7.1.42"'),
       ...ifMatch,
       ...ifNoneMatch,
-      prefer: parameter(
-        "`handling=strict`: 409 rather than a read that is not of one point in time.",
-        "handling=strict",
-      ),
+      prefer: header("`handling=strict`: 409 rather than a read that is not of one point in time.", "handling=strict"),
     },
   },
   events: {
     type: "object",
     properties: {
-      "last-event-id": parameter("Of an event stream: the last generation that was read.", "41", "integer"),
+      "last-event-id": header("Of an event stream: the last generation that was read.", 41),
     },
   },
   key: { type: "object", properties: idempotency },
@@ -183,9 +187,9 @@ export const requestHeaders = {
   upload: {
     type: "object",
     properties: {
-      "content-range": parameter("Which bytes to replace; without it all of them.", "bytes 0-4/*"),
+      "content-range": header("Which bytes to replace; without it all of them.", "bytes 0-4/*"),
       ...ifMatch,
-      "if-none-match": parameter("`*`: create the region from the body.", "*"),
+      "if-none-match": header("`*`: create the region from the body.", "*"),
       ...ifGeneration,
       ...idempotency,
     },

@@ -31,7 +31,7 @@ export function viewRoutes(app: FastifyInstance, context: RouteContext): void {
         200: {
           ...json("The bytes.", "CellsView", regionHeaders),
           content: {
-            "text/plain": { schema: { type: "string" }, example: hexdumpExample },
+            "text/plain": { schema: { type: "string", maxLength: 8 << 20 }, example: hexdumpExample },
             "application/json": { schema: { $ref: "CellsView#" } },
           },
         },
