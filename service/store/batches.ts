@@ -149,7 +149,7 @@ export class Batches {
   }
 
   private expect(store: Store, regions: readonly string[]): void {
-    for (const name of regions) this.feed.expect(name, () => store.info(name));
+    for (const name of regions) this.feed.expect(name, store);
   }
 
   /** Tells the feed of what the batch has changed, if it has, by the answer that is open. */
@@ -161,7 +161,7 @@ export class Batches {
     for (let i = 0; i < regions.length; i++) {
       const name = regions[i]!;
       const of = ranges.of(i);
-      if (of.length > 0) this.feed.note(name, answer.tag(i), "batch", of, () => store.info(name));
+      if (of.count > 0) this.feed.note(name, answer.tag(i), "batch", of, store);
     }
   }
 

@@ -4,6 +4,7 @@
 // than the batches committed in (one waits for the disk, the next does not), so a change is told only once all before it
 // are known. What a history has forgotten, or what happened before this run, is a gap that readers are told of.
 import type { RegionInfo } from "../../native/index.js";
+import type { Ranges } from "./changed-ranges.js";
 import type { Span } from "./ranges.js";
 
 export const changeKinds = ["batch", "resize"] as const;
@@ -39,6 +40,11 @@ export interface Watcher {
 /** Of one region: what its changes are noted with. */
 type Identity = Pick<RegionInfo, "incarnation" | "generation">;
 
+/** What tells of regions as they are now: a store. */
+interface Regions {
+  info(region: string): Identity | undefined;
+}
+
 const initialSlots = 64;
 
 class History {
@@ -53,7 +59,7 @@ class History {
   private offsets = new Float64Array();
   private lengths = new Float64Array();
   /** All ranges in pairs, of a change that has not exactly one. */
-  private others: (Float64Array | undefined)[] = [];
+  private others: (readonly number[] | undefined)[] = [];
 
   constructor(
     readonly incarnation: number,
@@ -66,7 +72,7 @@ class History {
   }
 
   /** False: nothing more can be told than before. */
-  note(generation: number, kind: number, ranges: readonly number[]): boolean {
+  note(generation: number, kind: number, { count, pairs }: Ranges): boolean {
     if (generation <= this.head) return false;
     while (generation - this.base > this.generations.length && this.generations.length < this.keptMax) {
       this.resize(Math.min(2 * this.generations.length, this.keptMax));
@@ -78,10 +84,10 @@ class History {
     this.generations[slot] = generation;
     this.times[slot] = Date.now();
     this.kinds[slot] = kind;
-    this.others[slot] = ranges.length === 2 ? undefined : Float64Array.from(ranges);
-    if (ranges.length === 2) {
-      this.offsets[slot] = ranges[0]!;
-      this.lengths[slot] = ranges[1]!;
+    this.others[slot] = count === 2 ? undefined : pairs.slice(0, count);
+    if (count === 2) {
+      this.offsets[slot] = pairs[0]!;
+      this.lengths[slot] = pairs[1]!;
     }
     const before = this.head;
     while (this.generations[(this.head + 1) % slots] === this.head + 1) this.head++;
@@ -126,30 +132,24 @@ export class ChangeFeed {
   constructor(private readonly keptMax: number) {}
 
   /**
-   * A batch on the region is about to run. `current` is what the region is now; it is asked for only when there is no history
-   * yet, which has to begin before the first change: a later one may be answered first.
+   * A batch on the region is about to run. `store` is asked only when there is no history yet, which has to begin before the
+   * first change: a later one may be answered first.
    */
-  expect(region: string, current: () => Identity | undefined): void {
+  expect(region: string, store: Regions): void {
     if (this.histories.has(region)) return;
-    const of = current();
+    const of = store.info(region);
     if (of !== undefined) this.begin(region, of.incarnation, of.generation);
   }
 
   /**
-   * A region has reached `of.generation` by a change of these ranges (offset and length in pairs). `current` is what the
-   * region is now; it is asked for only when the change is not of the region whose history there is.
+   * A region has reached `of.generation` by a change of these ranges. `store` is asked only when it is not the region whose
+   * history there is.
    */
-  note(
-    region: string,
-    of: Identity,
-    kind: ChangeKind,
-    ranges: readonly number[],
-    current: () => Identity | undefined,
-  ): void {
+  note(region: string, of: Identity, kind: ChangeKind, ranges: Ranges, store: Regions): void {
     let history = this.histories.get(region);
     if (history === undefined || history.incarnation !== of.incarnation) {
       // The answer to a change of a region that was removed since: its name may be another region's.
-      if (current()?.incarnation !== of.incarnation) return;
+      if (store.info(region)?.incarnation !== of.incarnation) return;
       history = this.begin(region, of.incarnation, of.generation - 1);
     }
     if (!history.note(of.generation, changeKinds.indexOf(kind), ranges)) return;

@@ -17,13 +17,24 @@ const ifSwapped = 1;
 const appends = 2;
 /** Of an operation in a plan: region, what it depends on, offset, length, bytes of its cell. */
 const stepNumbers = 5;
+/** In front of the steps: the frame's regions, where the steps of its ops end, and where all end. */
+const planHeadNumbers = 3;
 
-/** What a batch will write if it commits: its number of regions and of `ops`, and a step for each op and else-op. */
+/**
+ * What a batch will write if it commits: a step for each op and else-op. What is behind its end is left of an earlier use: to
+ * cut an array and let it grow again costs more than the rest.
+ */
 export type WritePlan = number[];
+
+/** Offset and length of ranges, in pairs. What is behind `count` numbers is left of an earlier use. */
+export interface Ranges {
+  count: number;
+  readonly pairs: number[];
+}
 
 export class ChangedRanges {
   private view: DataView = new DataView(new ArrayBuffer(0));
-  private readonly lists: number[][] = [];
+  private readonly lists: Ranges[] = [];
 
   /** Reads a frame, into `plan` if there is one to be reused. */
   plan(frame: Uint8Array, plan: WritePlan = []): WritePlan {
@@ -32,15 +43,17 @@ export class ChangedRanges {
     }
     const { view } = this;
     const regionCount = view.getUint16(12, true);
-    const guardCount = view.getUint16(14, true);
-    const opCount = view.getUint32(16, true);
-    const count = opCount + view.getUint32(20, true);
-    plan.length = 0;
-    plan.push(regionCount, opCount);
     let at = frameHeaderBytes + regionCount * frameRegionBytes;
-    for (let i = 0; i < guardCount; i++) at = this.next(at);
-    for (let i = 0; i < count; i++) {
-      this.step(at, plan);
+    for (let guards = view.getUint16(14, true); guards > 0; guards--) at = this.next(at);
+    const opCount = view.getUint32(16, true);
+    const elseCount = view.getUint32(20, true);
+    const opsEnd = planHeadNumbers + opCount * stepNumbers;
+    const end = opsEnd + elseCount * stepNumbers;
+    plan[0] = regionCount;
+    plan[1] = opsEnd;
+    plan[2] = end;
+    for (let to = planHeadNumbers; to < end; to += stepNumbers) {
+      this.step(at, plan, to);
       at = this.next(at);
     }
     return plan;
@@ -54,13 +67,12 @@ export class ChangedRanges {
     const regionCount = plan[0]!;
     for (let region = 0; region < regionCount; region++) {
       const list = this.lists[region];
-      if (list === undefined) this.lists[region] = [];
-      else list.length = 0;
+      if (list === undefined) this.lists[region] = { count: 0, pairs: [] };
+      else list.count = 0;
     }
-    const opsEnd = 2 + plan[1]! * stepNumbers;
     const failed = answer.code !== 0;
-    const start = !failed && answer.branch === "elseOps" ? opsEnd : 2;
-    const end = !failed && answer.branch === "ops" ? opsEnd : plan.length;
+    const start = !failed && answer.branch === "elseOps" ? plan[1]! : planHeadNumbers;
+    const end = !failed && answer.branch === "ops" ? plan[1]! : plan[2]!;
     let result = failed ? 0 : answer.firstResult();
     for (let at = start; at < end; at += stepNumbers) {
       const region = plan[at]!;
@@ -84,13 +96,10 @@ export class ChangedRanges {
     }
   }
 
-  /**
-   * Offset and length of each range of one of the frame's regions, in pairs, by offset and apart from each other. Empty:
-   * nothing of it was written. Valid until the next resolve().
-   */
-  of(region: number): readonly number[] {
+  /** Of one of the frame's regions: by offset and apart from each other. None: nothing of it was written. */
+  of(region: number): Ranges {
     const list = this.lists[region]!;
-    if (list.length > 2) merge(list);
+    if (list.count > 2) merge(list);
     return list;
   }
 
@@ -98,18 +107,19 @@ export class ChangedRanges {
     return at + frameOpBytes + align8(this.view.getUint32(at + 8, true));
   }
 
-  private step(at: number, plan: WritePlan): void {
+  private step(at: number, plan: WritePlan, to: number): void {
     const { view } = this;
-    const region = view.getUint16(at + 4, true);
-    const offset = this.u64(at + 16);
+    let depends = 0;
+    let length = 0;
+    let cellBytes = 0;
     switch (view.getUint8(at)) {
       case opKinds.write:
       case opKinds.store:
-        plan.push(region, 0, offset, view.getUint32(at + 8, true), 0);
+        length = view.getUint32(at + 8, true);
         break;
       case opKinds.fill:
       case opKinds.copy:
-        plan.push(region, 0, offset, this.u64(at + 24), 0);
+        length = this.u64(at + 24);
         break;
       case opKinds.exchange:
       case opKinds.add:
@@ -118,79 +128,90 @@ export class ChangedRanges {
       case opKinds.bit_xor:
       case opKinds.min:
       case opKinds.max:
-        plan.push(region, 0, offset, this.cellBytes(at), 0);
+        length = typeBytes[view.getUint8(at + 1)]!;
         break;
       case opKinds.cas:
-        plan.push(region, ifSwapped, offset, this.cellBytes(at), 0);
+        depends = ifSwapped;
+        length = typeBytes[view.getUint8(at + 1)]!;
         break;
       case opKinds.append:
-        plan.push(region, appends, offset, view.getUint32(at + 8, true), this.cellBytes(at));
+        depends = appends;
+        length = view.getUint32(at + 8, true);
+        cellBytes = typeBytes[view.getUint8(at + 1)]!;
         break;
       default:
-        plan.push(region, 0, 0, 0, 0);
+        break;
     }
-  }
-
-  private cellBytes(at: number): number {
-    return typeBytes[this.view.getUint8(at + 1)]!;
+    plan[to] = view.getUint16(at + 4, true);
+    plan[to + 1] = depends;
+    plan[to + 2] = this.u64(at + 16);
+    plan[to + 3] = length;
+    plan[to + 4] = cellBytes;
   }
 
   private u64(at: number): number {
-    return this.view.getUint32(at, true) + this.view.getUint32(at + 4, true) * 2 ** 32;
+    const high = this.view.getUint32(at + 4, true);
+    const low = this.view.getUint32(at, true);
+    return high === 0 ? low : high * 2 ** 32 + low;
   }
 }
 
-function add(list: number[], offset: number, length: number): void {
-  if (length > 0) list.push(offset, length);
+function add(list: Ranges, offset: number, length: number): void {
+  if (length === 0) return;
+  list.pairs[list.count] = offset;
+  list.pairs[list.count + 1] = length;
+  list.count += 2;
 }
 
 /** Sorts, merges what overlaps or touches, and covers what is left with at most changeRangesMax ranges. */
-export function merge(list: number[]): void {
+export function merge(list: Ranges): void {
+  const { pairs } = list;
   sort(list);
   let last = 0;
-  for (let i = 2; i < list.length; i += 2) {
-    const end = list[last]! + list[last + 1]!;
-    if (list[i]! <= end) {
-      list[last + 1] = Math.max(end, list[i]! + list[i + 1]!) - list[last]!;
+  for (let i = 2; i < list.count; i += 2) {
+    const end = pairs[last]! + pairs[last + 1]!;
+    if (pairs[i]! <= end) {
+      pairs[last + 1] = Math.max(end, pairs[i]! + pairs[i + 1]!) - pairs[last]!;
     } else {
       last += 2;
-      list[last] = list[i]!;
-      list[last + 1] = list[i + 1]!;
+      pairs[last] = pairs[i]!;
+      pairs[last + 1] = pairs[i + 1]!;
     }
   }
-  list.length = last + 2;
-  const count = list.length / 2;
-  if (count <= changeRangesMax) return;
+  list.count = last + 2;
+  const ranges = list.count / 2;
+  if (ranges <= changeRangesMax) return;
   for (let group = 0; group < changeRangesMax; group++) {
-    const from = 2 * Math.floor((group * count) / changeRangesMax);
-    const to = 2 * Math.floor(((group + 1) * count) / changeRangesMax) - 2;
-    const offset = list[from]!;
-    list[2 * group + 1] = list[to]! + list[to + 1]! - offset;
-    list[2 * group] = offset;
+    const from = 2 * Math.floor((group * ranges) / changeRangesMax);
+    const to = 2 * Math.floor(((group + 1) * ranges) / changeRangesMax) - 2;
+    const offset = pairs[from]!;
+    pairs[2 * group + 1] = pairs[to]! + pairs[to + 1]! - offset;
+    pairs[2 * group] = offset;
   }
-  list.length = 2 * changeRangesMax;
+  list.count = 2 * changeRangesMax;
 }
 
-function sort(list: number[]): void {
-  if (list.length > 2 * insertionMax) {
-    const pairs: [number, number][] = [];
-    for (let i = 0; i < list.length; i += 2) pairs.push([list[i]!, list[i + 1]!]);
-    pairs.sort((left, right) => left[0] - right[0]);
-    for (const [i, [offset, length]] of pairs.entries()) {
-      list[2 * i] = offset;
-      list[2 * i + 1] = length;
+function sort({ pairs, count }: Ranges): void {
+  if (count > 2 * insertionMax) {
+    const sorted: [number, number][] = [];
+    for (let i = 0; i < count; i += 2) sorted.push([pairs[i]!, pairs[i + 1]!]);
+    sorted.sort((left, right) => left[0] - right[0]);
+    for (const [i, [offset, length]] of sorted.entries()) {
+      pairs[2 * i] = offset;
+      pairs[2 * i + 1] = length;
     }
     return;
   }
-  for (let i = 2; i < list.length; i += 2) {
-    const offset = list[i]!;
-    const length = list[i + 1]!;
+  for (let i = 2; i < count; i += 2) {
+    const offset = pairs[i]!;
+    if (pairs[i - 2]! <= offset) continue;
+    const length = pairs[i + 1]!;
     let to = i;
-    for (; to > 0 && list[to - 2]! > offset; to -= 2) {
-      list[to] = list[to - 2]!;
-      list[to + 1] = list[to - 1]!;
+    for (; to > 0 && pairs[to - 2]! > offset; to -= 2) {
+      pairs[to] = pairs[to - 2]!;
+      pairs[to + 1] = pairs[to - 1]!;
     }
-    list[to] = offset;
-    list[to + 1] = length;
+    pairs[to] = offset;
+    pairs[to + 1] = length;
   }
 }

@@ -105,7 +105,7 @@ export class RegionChanges {
       const { labels, ...rest } = change;
       const current = store.info(name);
       const merged = labels === undefined ? {} : { labels: mergeLabels(current?.labels, labels) };
-      this.feed.expect(name, () => current);
+      this.feed.expect(name, store);
       const answer = await store.update(name, { ...rest, ...merged, ...conditions });
       if (answer.info !== null && !answer.replayed) this.noteResize(store, current, answer.info);
       return answer;
@@ -129,8 +129,8 @@ export class RegionChanges {
   private noteResize(store: Store, before: RegionInfo | undefined, after: RegionInfo): void {
     if (before === undefined || before.incarnation !== after.incarnation || before.size === after.size) return;
     const offset = Math.min(before.size, after.size);
-    const ranges = [offset, Math.max(before.size, after.size) - offset];
-    this.feed.note(after.name, after, "resize", ranges, () => store.info(after.name));
+    const ranges = { count: 2, pairs: [offset, Math.max(before.size, after.size) - offset] };
+    this.feed.note(after.name, after, "resize", ranges, store);
   }
 }
 
