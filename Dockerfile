@@ -23,7 +23,7 @@ RUN node scripts/build.mjs "$NATIVE"
 COPY . .
 RUN node scripts/build.mjs ts && find dist -name '*.map' -delete && strip --strip-debug build/Release/*.node \
  && mkdir -p /out/data /out/app/dist /out/app/build/Release && cp package.json LICENSE /out/app \
- && cp -r dist/service dist/native /out/app/dist && cp build/Release/*.node /out/app/build/Release
+ && cp -r dist/service dist/native /out/app/dist && cp -r ui /out/app && cp build/Release/*.node /out/app/build/Release
 
 FROM node:24-bookworm-slim
 # A service needs no package manager: what isn't there can't be called.

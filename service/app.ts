@@ -26,6 +26,7 @@ import { Batches } from "./store/batches.js";
 import { ChangeFeed } from "./store/change-feed.js";
 import { RegionChanges } from "./store/regions.js";
 import type { Store } from "./store/store.js";
+import { addConsole } from "./ui.js";
 import { lazyValidators } from "./validation.js";
 
 export interface AppParts {
@@ -79,7 +80,7 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
     route.onRequest = gateOf({
       access,
       always: access === "open" || route.config?.always === true,
-      pages: route.url.startsWith("/docs"),
+      pages: /^\/(?:docs|ui)(?:\/|$)/.test(route.url),
       tokens,
       lifecycle,
       meter: metrics.meter([route.method].flat().join(","), route.url),
@@ -114,6 +115,7 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
   viewRoutes(app, context);
   changeRoutes(app, context);
   serviceRoutes(app, context);
+  addConsole(app);
   if (openapi !== undefined) await openapi.addDocs(app);
   else addDocumentation(app, () => buildApp({ ...parts, lifecycle: uncounted(lifecycle) }, { documented: true }));
   return app;

@@ -8,14 +8,14 @@ import type { RangeSpec, Span } from "./store/ranges.js";
 
 /**
  * On every answer. Each header costs as much as the smallest batch does in the storage core, so there is one: with it, no
- * JSON, text or bytes of this API is ever run, framed or sniffed as a page. The pages of /docs have more.
+ * JSON, text or bytes of this API is ever run, framed or sniffed as a page. The pages of /docs and /ui have more.
  */
 export const securityHeaders = { "x-content-type-options": "nosniff" } as const;
 
 /** Kept by nobody: what a GET tells is stale with the next batch. Bytes and regions, which have entity tags, say no-cache. */
 export const notKept = { "cache-control": "no-store" } as const;
 
-/** The pages of /docs run their own scripts and nobody else's. */
+/** The pages of /docs and /ui run their own scripts and nobody else's. */
 export const pageHeaders = {
   "content-security-policy":
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'",

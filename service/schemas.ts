@@ -892,6 +892,7 @@ const serviceDocument: Schema = {
       limits: link("/v1/limits"),
       status: link("/v1/status"),
       docs: link("/docs"),
+      console: link("/ui"),
       openapi: link("/openapi.json"),
       problems: link("/problems"),
       health: link("/readyz"),

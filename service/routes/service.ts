@@ -35,6 +35,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
         limits: "/v1/limits",
         status: "/v1/status",
         docs: "/docs",
+        console: "/ui",
         openapi: "/openapi.json",
         problems: "/problems",
         health: "/readyz",

@@ -51,14 +51,21 @@ storeTest("the exported document is this one", async (t, f) => {
 });
 
 storeTest("pages for people", async (t, f) => {
-  const docs = await f.get("/docs");
-  t.equal(docs.status, 200);
-  t.match(docs.headers["content-type"], /^text\/html/);
-  t.match(docs.headers["content-security-policy"], /script-src 'self'/);
-  for (const [, url] of docs.text.matchAll(/(?:src|href)="([^"]+)"/g)) {
-    const { status, headers } = await f.get(url!);
-    t.equal(status, 200, url!);
-    t.equal(headers["x-content-type-options"], "nosniff");
+  for (const page of ["/docs", "/ui"]) {
+    const { status, headers, text } = await f.get(page);
+    t.equal(status, 200);
+    t.match(headers["content-type"], /^text\/html/);
+    t.match(headers["content-security-policy"], /default-src 'none'; script-src 'self'/);
+    const links = [...text.matchAll(/(?:src|href)="([^"]+)"/g)].map(([, url]) => url!);
+    t.ok(links.length > 2, `${page} has parts`);
+    for (const url of links) {
+      const part = await f.get(url);
+      t.equal(part.status, 200, url);
+      t.equal(part.headers["x-content-type-options"], "nosniff");
+    }
+  }
+  for (const url of ["/ui/none.js", "/ui/tsconfig.json", "/ui/..%2Fpackage.json", "/ui/index.html/"]) {
+    t.match((await f.get(url)).json, { status: 404, code: "route-not-found" }, url);
   }
   t.match((await f.get("/docs/static/swagger-initializer.js")).text, /preauthorizeApiKey\("bearer", token\)/);
 });
@@ -100,7 +107,7 @@ const reads = [
   "/v1/regions/demo/cells/0",
   "/v1/limits",
 ];
-const always = ["/", "/livez", "/metrics", "/version", "/problems", "/openapi.json", "/docs", "/v1/status"];
+const always = ["/", "/livez", "/metrics", "/version", "/problems", "/openapi.json", "/docs", "/ui", "/v1/status"];
 const writes: [string, string][] = [
   ["POST", "/v1/regions"],
   ["PATCH", "/v1/regions/demo"],

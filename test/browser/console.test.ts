@@ -1,0 +1,133 @@
+// The console in a real browser: on a desk and on a phone, in light and dark, with a token, through a stop and the next run.
+import t from "tap";
+import { freshDir, ServiceProcess } from "../service-process.js";
+import { launch, missing, Watched } from "./browser.js";
+
+const token = "a-token-of-the-test";
+const headers = { authorization: `Bearer ${token}`, "content-type": "application/json" };
+/** Long enough for a browser to see each state. */
+const flags = [
+  `--auth-token=${token}`,
+  "--drain-lame-duck-ms=1500",
+  "--drain-body-grace-ms=1500",
+  "--drain-soft-ms=6000",
+  "--drain-hard-ms=8000",
+  "--allow-any-file-system",
+];
+
+/** Runs in the page: how many pixels of a canvas are close to this colour of its style. */
+const pixelsOf = (canvas: string, color: string) => `(() => {
+  const canvas = document.getElementById(${JSON.stringify(canvas)});
+  const probe = new OffscreenCanvas(1, 1).getContext("2d");
+  probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue(${JSON.stringify(color)}).trim();
+  probe.fillRect(0, 0, 1, 1);
+  const wanted = probe.getImageData(0, 0, 1, 1).data;
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  let found = 0;
+  for (let at = 0; at < data.length; at += 4) {
+    if (data[at + 3] > 128 && [0, 1, 2].every((part) => Math.abs(data[at + part] - wanted[part]) < 40)) found++;
+  }
+  return found;
+})()`;
+
+t.test("the console", { skip: missing }, async (t) => {
+  const dir = freshDir();
+  let service = await ServiceProcess.ready({ dir, flags });
+  t.teardown(() => service.remove());
+  const browser = await launch();
+  t.teardown(() => browser.close());
+  const { port } = service;
+  const origin = `http://127.0.0.1:${port}`;
+
+  async function post(path: string, body: object): Promise<void> {
+    const response = await fetch(`${origin}${path}`, { method: "POST", headers, body: JSON.stringify(body) });
+    if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
+  }
+  const write = (offset: number, data: string) =>
+    post("/v1/regions/demo/batches", { ops: [{ op: "write", offset, data, encoding: "utf8" }] });
+
+  await post("/v1/regions", { name: "demo", size: 1 << 20 });
+  await post("/v1/regions", { name: "scores", size: 4096, durability: "fast" });
+  await write(32, "before");
+
+  const desk = await Watched.open(browser, `${origin}/ui`, { viewport: { width: 1280, height: 900 } });
+  const { page } = desk;
+  desk.expect(/status of 401/);
+  await page.locator("#ask[open]").waitFor();
+  await page.locator("#token").fill("wrong");
+  await page.locator("#ask button").click();
+  await page.getByText("That token is not valid.").waitFor();
+  await page.locator("#token").fill(token);
+  await page.locator("#ask button").click();
+  await page.locator("#region-list button").nth(1).waitFor();
+  t.match(await page.locator("#region-list").innerText(), /demo\s+durable\s+1 MiB\s+1\s+scores\s+fast\s+4 KiB\s+0/);
+  await page.locator("#dump", { hasText: "before" }).waitFor();
+  t.equal(await page.locator("#dump .fresh").count(), 0, "nothing is fresh before something changes");
+
+  await write(64, "Hello");
+  await page.locator("#dump", { hasText: "Hello" }).waitFor();
+  t.same(
+    await page.locator("#dump b.fresh").allInnerTexts(),
+    [..."Hello"].map((sign) => sign.charCodeAt(0).toString(16)),
+    "exactly the bytes that the batch wrote stand out",
+  );
+  t.match(await page.locator("#batches").innerText(), /2 \w+ 0x40\+5/);
+  t.ok(Number(await page.evaluate(pixelsOf("heat-map", "--hot"))) > 10, "the map is hot where it was written to");
+  await write(512 * 1024, "elsewhere");
+  await page.locator("#batches", { hasText: "0x80000+9" }).waitFor();
+  await page.locator("#offset").fill("0x80000");
+  await page.locator("#offset").press("Enter");
+  await page.locator("#dump", { hasText: "elsewhere" }).waitFor();
+  await page.locator("#generation", { hasText: "3" }).waitFor();
+  for (const plot of ["plot-generation", "plot-journal", "plot-in-flight"]) {
+    // A sample comes each quarter of a second.
+    await page.waitForFunction(`${pixelsOf(plot, "--accent")} > 10`);
+  }
+  await desk.picture("console-light");
+
+  const phone = await Watched.open(browser, `${origin}/ui#token=${token}`, {
+    viewport: { width: 390, height: 844 },
+    deviceScaleFactor: 2,
+    isMobile: true,
+    hasTouch: true,
+    colorScheme: "dark",
+  });
+  await phone.page.locator("#dump", { hasText: "before" }).waitFor();
+  t.notMatch(phone.page.url(), /token/, "the token leaves the address");
+  await phone.page.locator("#region-list button", { hasText: "scores" }).tap();
+  await phone.page.locator("#region-name", { hasText: "scores" }).waitFor();
+  const [wide, view] = (await phone.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")) as number[];
+  t.ok(wide! <= view!, `nothing is wider than the phone: ${wide} of ${view}`);
+  await phone.picture("console-phone-dark");
+  const background = await phone.page.evaluate("getComputedStyle(document.body).backgroundColor");
+  t.not(background, await page.evaluate("getComputedStyle(document.body).backgroundColor"), "dark is not light");
+  t.same(phone.errors, []);
+  t.same(phone.foreign, []);
+  await phone.page.context().close();
+
+  desk.expect(/ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET/);
+  desk.expect(/status of 503/);
+  service.kill("SIGTERM");
+  await page.locator("#drain li.now", { hasText: "lame duck" }).waitFor();
+  t.match(await page.locator("#drain-text").innerText(), /TERM .* ago: .* in flight, .* answered, .* refused with 503/);
+  await desk.picture("console-drain");
+  await page.locator("#drain-text", { hasText: "It said goodbye and stopped" }).waitFor();
+  t.match(await page.locator("#state").innerText(), /stopped/);
+  t.equal((await service.ended).code, 0, "a page that is open does not hold the service up");
+
+  service = await ServiceProcess.ready({ dir, flags: [...flags, `--port=${port}`] });
+  await page.locator("#drain-text", { hasText: "Back after" }).waitFor();
+  t.match(await page.locator("#drain-text").innerText(), /ended with code 0 .* Every region is at the generation/s);
+
+  service.kill("SIGKILL");
+  await service.ended;
+  await page.locator("#drain-text", { hasText: "nobody said goodbye" }).waitFor();
+  service = await ServiceProcess.ready({ dir, flags: [...flags, `--port=${port}`] });
+  await page.locator("#drain-text", { hasText: "The last run was killed" }).waitFor();
+  await write(512 * 1024, "again");
+  await page.locator("#dump", { hasText: "again" }).waitFor();
+  await desk.picture("console-back");
+
+  t.same(desk.errors, [], "nothing else is reported to the console");
+  t.same(desk.foreign, [], "nobody else is asked for anything");
+});

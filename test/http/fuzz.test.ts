@@ -1,0 +1,224 @@
+// Every operation of the document with inputs made from its own schemas, and with the same inputs spoilt: none makes a 5xx,
+// and every answer is one that the document allows (the fixture holds each against it).
+import fc from "fast-check";
+import { type Fixture, storeTest } from "../fixture.js";
+
+type Json = null | boolean | number | string | Json[] | { [member: string]: Json };
+type Schema = { [keyword: string]: unknown };
+interface Parameter {
+  name: string;
+  in: "path" | "query" | "header";
+  required?: boolean;
+  schema: Schema;
+}
+interface Operation {
+  operationId: string;
+  parameters?: Parameter[];
+  requestBody?: { content: Record<string, { schema: Schema }> };
+}
+interface Document {
+  paths: Record<string, Record<string, Operation>>;
+  components: { schemas: Record<string, Schema> };
+}
+interface Input {
+  url: string;
+  headers: Record<string, string>;
+  body: string | Buffer | undefined;
+}
+
+const runs = 60;
+const regionBytes = 256;
+
+/** Numbers around which programs go wrong. */
+const numbers = [0, 1, -1, 7, 8, regionBytes - 8, regionBytes, 2 ** 31, 2 ** 32, 2 ** 53 - 1, 2 ** 53, 1e300, 0.5, -0];
+const junk: fc.Arbitrary<Json> = fc.oneof(
+  fc.constantFrom<Json>(null, true, "", [], {}, "..", "\u0000", "NaN", "__proto__", "\ud800", ...numbers),
+  fc.string({ maxLength: 40 }),
+  fc.jsonValue({ maxDepth: 2 }).map((value) => value as Json),
+);
+
+/** Values of a schema, small enough to be tried by the hundred. */
+class Values {
+  constructor(private readonly schemas: Record<string, Schema>) {}
+
+  of(schema: Schema): fc.Arbitrary<Json> {
+    const { $ref, allOf, oneOf, anyOf, type } = schema as {
+      $ref?: string;
+      allOf?: Schema[];
+      oneOf?: Schema[];
+      anyOf?: Schema[];
+      type?: string | string[];
+    };
+    if ($ref !== undefined) return fc.constant(null).chain(() => this.of(this.schemas[$ref.split("/").at(-1)!]!));
+    if ("const" in schema) return fc.constant(schema.const as Json);
+    if (Array.isArray(schema.enum)) return fc.constantFrom(...(schema.enum as Json[]));
+    if (allOf !== undefined) return this.of(allOf[0]!);
+    const either = oneOf ?? anyOf;
+    // A choice of required members is made by the object itself.
+    if (either !== undefined && schema.properties === undefined) return fc.oneof(...either.map((one) => this.of(one)));
+    return fc.oneof(...[type ?? "object"].flat().map((one) => this.ofType(one, schema)));
+  }
+
+  private ofType(type: string, schema: Schema): fc.Arbitrary<Json> {
+    switch (type) {
+      case "null":
+        return fc.constant(null);
+      case "boolean":
+        return fc.boolean();
+      case "integer":
+      case "number": {
+        const min = Number(schema.minimum ?? -(2 ** 53));
+        const max = Number(schema.maximum ?? 2 ** 53);
+        const near = Math.min(max, min + regionBytes + 16);
+        return fc.oneof(
+          { arbitrary: fc.integer({ min, max: near }), weight: 4 },
+          { arbitrary: fc.integer({ min: 0, max: 31 }).map((n) => Math.max(min, Math.min(max, n * 8))), weight: 4 },
+          { arbitrary: fc.constantFrom(min, max), weight: 1 },
+        );
+      }
+      case "string":
+        return this.text(schema);
+      case "array": {
+        const minLength = Number(schema.minItems ?? 0);
+        return fc.array(this.of((schema.items as Schema | undefined) ?? {}), { minLength, maxLength: minLength + 4 });
+      }
+      default:
+        return this.object(schema);
+    }
+  }
+
+  private text({ pattern, examples, minLength = 0, maxLength = 40 }: Schema): fc.Arbitrary<string> {
+    const like = (examples as unknown[] | undefined)?.filter((example) => typeof example === "string") as string[];
+    const hex = fc.uint8Array({ maxLength: 16 }).map((bytes) => Buffer.from(bytes).toString("hex"));
+    const free =
+      typeof pattern === "string"
+        ? fc.stringMatching(new RegExp(pattern))
+        : fc.oneof(fc.string({ minLength: minLength as number, maxLength: Math.min(40, maxLength as number) }), hex);
+    return like === undefined || like.length === 0 ? free : fc.oneof(free, fc.constantFrom(...like));
+  }
+
+  private object(schema: Schema): fc.Arbitrary<Json> {
+    const properties = Object.entries((schema.properties as Record<string, Schema> | undefined) ?? {});
+    const required = new Set((schema.required as string[] | undefined) ?? []);
+    const members = properties.map(([name, one]) => {
+      const value = this.of(one);
+      return required.has(name) ? value : fc.option(value, { nil: undefined, freq: 3 });
+    });
+    const extra = schema.additionalProperties;
+    const free =
+      typeof extra === "object" && extra !== null
+        ? fc.dictionary(fc.stringMatching(/^[a-z0-9]{1,8}$/), this.of(extra as Schema), { maxKeys: 3 })
+        : fc.constant({});
+    return fc.tuple(free, ...members).map(([more, ...values]) => {
+      const own = properties.map(([name], at) => [name, values[at]]).filter(([, value]) => value !== undefined);
+      return { ...(more as object), ...Object.fromEntries(own) } as Json;
+    });
+  }
+}
+
+/** One place of a value, anywhere in it, becomes something else or goes. */
+function spoil(value: Json, choices: readonly number[], by: Json | undefined): Json {
+  if (typeof value !== "object" || value === null || choices.length === 0) return by ?? null;
+  const keys = Object.keys(value);
+  if (keys.length === 0) return by ?? null;
+  const key = keys[choices[0]! % keys.length]!;
+  const copy = structuredClone(value) as Record<string, Json>;
+  if (choices.length === 1 && by === undefined) delete copy[key];
+  else copy[key] = spoil(copy[key]!, choices.slice(1), by);
+  return Array.isArray(value) ? Object.values(copy) : copy;
+}
+
+const maybeSpoilt = (value: fc.Arbitrary<Json>): fc.Arbitrary<Json> =>
+  fc.oneof(
+    { arbitrary: value, weight: 2 },
+    {
+      arbitrary: fc
+        .tuple(value, fc.array(fc.nat(63), { maxLength: 4 }), fc.option(junk, { nil: undefined }))
+        .map(([whole, choices, by]) => spoil(whole, choices, by)),
+      weight: 1,
+    },
+  );
+
+const visible = (text: string) => text.replace(/[^\x20-\x7e]/g, "?");
+
+function inputsOf(values: Values, path: string, operation: Operation): fc.Arbitrary<Input> {
+  const parameters = operation.parameters ?? [];
+  const parts = parameters.map(({ name, required, schema }) => {
+    const good =
+      name === "region" ? fc.constantFrom<Json>("demo", "demo", "demo", "other", "absent") : values.of(schema);
+    const given = fc.oneof({ arbitrary: good, weight: 5 }, { arbitrary: junk, weight: 1 });
+    return required === true ? given : fc.option(given, { nil: undefined, freq: 3 });
+  });
+  const bodies = Object.entries(operation.requestBody?.content ?? {}).map(([type, { schema }]) =>
+    (type.endsWith("json")
+      ? fc.oneof(
+          { arbitrary: maybeSpoilt(values.of(schema)).map((value) => JSON.stringify(value)), weight: 12 },
+          { arbitrary: fc.string({ maxLength: 30 }), weight: 1 },
+        )
+      : fc.uint8Array({ maxLength: regionBytes + 8 }).map((bytes) => Buffer.from(bytes))
+    ).map((body) => ({ type, body: body as string | Buffer | undefined })),
+  );
+  const body = bodies.length === 0 ? fc.constant({ type: "", body: undefined }) : fc.oneof(...bodies);
+  return fc.tuple(fc.tuple(...parts), body).map(([given, { type, body }]) => {
+    let url = path;
+    const query = new URLSearchParams();
+    const headers: Record<string, string> = type === "" ? {} : { "content-type": type };
+    parameters.forEach(({ name, in: place }, at) => {
+      const value = given[at];
+      if (value === undefined) return;
+      const text = typeof value === "string" ? value.replace(/\p{Surrogate}/gu, "?") : JSON.stringify(value);
+      if (place === "path") url = url.replace(`{${name}}`, segmentOf(text));
+      else if (place === "query") query.append(name, text);
+      else headers[name] = visible(text);
+    });
+    return { url: query.size === 0 ? url : `${url}?${query}`, headers, body };
+  });
+}
+
+/** What a client makes of a text: never nothing, nor a step that it would take itself. */
+function segmentOf(text: string): string {
+  return /^\.{0,2}$/.test(text) ? `${text}x` : encodeURIComponent(text);
+}
+
+async function again(f: Fixture): Promise<void> {
+  for (const name of ["demo", "other"]) {
+    const { status } = await f.get(`/v1/regions/${name}`);
+    if (status === 404) await f.region(name, regionBytes, { durability: "fast" });
+  }
+}
+
+storeTest(
+  "no input makes a 5xx, and every answer is in the document",
+  async (t, f) => {
+    const document = (await f.get("/openapi.json")).json as Document;
+    const values = new Values(document.components.schemas);
+    const seed = Number(process.hrtime.bigint() % 1_000_000_007n);
+    t.comment(`seed ${seed}`);
+    for (const [path, operations] of Object.entries(document.paths)) {
+      for (const [method, operation] of Object.entries(operations)) {
+        const statuses: Record<number, number> = {};
+        const fewer = (operation.parameters ?? []).length === 0 && operation.requestBody === undefined;
+        await again(f);
+        await fc.assert(
+          fc.asyncProperty(inputsOf(values, path, operation), async ({ url, headers, body }) => {
+            const { status, text, headers: answered } = await f.call(method.toUpperCase(), url, { headers, body });
+            statuses[status] = (statuses[status] ?? 0) + 1;
+            if (status >= 500) throw new Error(`${status}: ${text}`);
+            // The store stays as it is in kind: regions that came are gone again, and those that went are back.
+            if (status === 201) await f.call("DELETE", answered.location!);
+            if (method === "delete" || status === 201) await again(f);
+          }),
+          { numRuns: fewer ? 1 : runs, seed },
+        );
+        const told = Object.entries(statuses).map(([status, count]) => `${count} x ${status}`);
+        t.pass(`${operation.operationId}: ${told.join(", ")}`);
+        if (!fewer)
+          t.ok(
+            Object.keys(statuses).some((status) => Number(status) < 300),
+            `${operation.operationId} succeeded`,
+          );
+      }
+    }
+  },
+  "--region-bytes-max=64KiB",
+);
