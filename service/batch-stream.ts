@@ -7,6 +7,8 @@ import { Readable } from "node:stream";
 
 /** Batches that wait for the disk at once: as many as make a flush worth while. */
 const waitingMax = 256;
+/** Their answers' bytes together, unless one alone is as long. */
+const waitingBytesMax = 16 << 20;
 /** Answers are handed on in pieces of this. */
 const answerBytes = 64 << 10;
 
@@ -26,8 +28,11 @@ export interface BatchStreamParts<Unit, Answer extends string | Buffer> {
   splitter: Splitter<Unit>;
   /** Runs a batch. Never throws: what went wrong is an answer, too. */
   run(unit: Unit): Answer | Promise<Answer>;
-  /** Asked after a run that gave a promise: the next batch could overtake it, and has to wait for its answer. */
-  canBeOvertaken(): boolean;
+  /**
+   * Asked after a run that gave a promise. `canBeOvertaken`: the next batch has to wait for its answer; `bytes`: how long that
+   * answer may be.
+   */
+  waiting(): { canBeOvertaken: boolean; bytes: number };
   join(answers: Answer[]): string | Buffer;
   stopSignal: AbortSignal;
   /** The last answer when the service stops: neither its batch nor those after it were taken. */
@@ -45,6 +50,7 @@ export class BatchStream<Unit, Answer extends string | Buffer> extends Readable 
   private scheduled = false;
   /** The next batch waits for the answer to the last. */
   private held = false;
+  private waitingBytes = 0;
   private over = false;
   /** At a stop: some batches are not taken. */
   private left: boolean | undefined;
@@ -100,7 +106,7 @@ export class BatchStream<Unit, Answer extends string | Buffer> extends Readable 
     let starved = false;
     for (;;) {
       while (this.slots[0]?.answer !== undefined) this.give(this.slots.shift()!.answer!);
-      if (stopping || splitter.broken || !this.wanted || this.held || this.slots.length >= waitingMax) break;
+      if (stopping || splitter.broken || !this.wanted || this.isFull()) break;
       const unit = splitter.next();
       starved = unit === undefined;
       if (unit === undefined) break;
@@ -128,13 +134,19 @@ export class BatchStream<Unit, Answer extends string | Buffer> extends Readable 
     }
     const slot: { answer: Answer | undefined } = { answer: undefined };
     this.slots.push(slot);
-    const holds = this.parts.canBeOvertaken();
-    this.held = holds;
+    const { canBeOvertaken, bytes } = this.parts.waiting();
+    this.held = canBeOvertaken;
+    this.waitingBytes += bytes;
     void answer.then((later) => {
       slot.answer = later;
-      if (holds) this.held = false;
+      this.waitingBytes -= bytes;
+      if (canBeOvertaken) this.held = false;
       this.advanceSoon();
     });
+  }
+
+  private isFull(): boolean {
+    return this.held || this.slots.length >= waitingMax || this.waitingBytes >= waitingBytesMax;
   }
 
   private give(answer: Answer): void {

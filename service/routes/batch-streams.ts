@@ -19,7 +19,7 @@ const framesType = "application/vnd.holdfast.batch";
 export const streamTypes = [linesType, framesType] as const;
 
 export const streamsAbout = [
-  `With \`Content-Type: ${linesType}\` a stream: one batch a line in, its answer or problem a line out, in order, while more lines come in. The status is 200, and each line says what became of its batch. An Idempotency-Key covers every line: sent again, the same lines get the same answers, with \`"replayed":true\`. When the service stops, the last line is the problem \`draining\`: its batch and those after it were not taken.`,
+  `With \`Content-Type: ${linesType}\` a stream: one batch a line in, its answer or problem a line out, in order, while more lines come in. The status is 200, and each line says what became of its batch. An Idempotency-Key covers every line: sent again, the same lines get the same answers, with \`"replayed":true\`. When the service stops, the last lines are the problem \`draining\`: their batches and those after them were not run.`,
   `With \`Content-Type: ${framesType}\` the same in binary: frames of \`native/frame.h\`, each with its length in front. ARCHITECTURE.md has the layout.`,
 ];
 
@@ -87,11 +87,11 @@ function lines(context: RouteContext, request: FastifyRequest, region: string | 
         return lineOfProblem(error);
       }
     },
-    canBeOvertaken: () => store.canBeOvertaken,
+    waiting: () => ({ canBeOvertaken: store.canBeOvertaken, bytes: batches.waitingBytes }),
     join: (answers) => answers.join(""),
     stopSignal: context.lifecycle.stopSignal,
     farewell: () =>
-      lineOfProblem(new Problem("draining", "The service is stopping. This batch and those after it were not taken.")),
+      lineOfProblem(new Problem("draining", "The service is stopping. This batch and those after it were not run.")),
   });
 }
 
@@ -107,7 +107,7 @@ function frames(context: RouteContext, request: FastifyRequest, region: string |
       const answer = batches.runFrame(store, frame, region);
       return answer instanceof Promise ? answer.then(framed) : framed(answer);
     },
-    canBeOvertaken: () => store.canBeOvertaken,
+    waiting: () => ({ canBeOvertaken: store.canBeOvertaken, bytes: batches.waitingBytes }),
     join: (answers) => Buffer.concat(answers),
     stopSignal: context.lifecycle.stopSignal,
     farewell: () => framed(refuseFrame("draining")),

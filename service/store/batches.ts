@@ -54,6 +54,8 @@ export class Batches {
   private readonly ranges = new ChangedRanges();
   /** Of the batch that is answered at once. */
   private readonly writes: WritePlan = [];
+  /** Of the last batch whose answer is a promise: how long that answer may be, about. In bytes. */
+  waitingBytes = 0;
 
   /** Everything that commits is noted in `feed`. */
   constructor(
@@ -95,20 +97,25 @@ export class Batches {
 
   /**
    * Runs a frame of native/frame.h as a client sent it, and gives the core's answer as it is, a refusal included. `region`:
-   * the only one that it may name. An answer that is there at once is valid until the next call; until a promise of
-   * one resolves, the frame must stay as it is.
+   * the only one that it may name. An answer that is there at once is valid until the next call.
    */
   runFrame(store: Store, frame: Uint8Array, region: string | undefined): Maybe<Uint8Array> {
     if (region !== undefined && !namesOnly(frame, region)) return refuseFrame("validation_failed");
     const regions = region === undefined ? frameRegions(frame) : [region];
     this.expect(store, regions);
-    const noted = (answer: Uint8Array): Uint8Array => {
-      this.answer.open(answer);
-      if (this.answer.committed) this.note(store, regions, this.ranges.plan(frame, this.writes));
-      return answer;
-    };
     const answered = store.commit(frame);
-    return answered instanceof Promise ? answered.then(noted) : noted(answered);
+    if (answered instanceof Promise) {
+      // Only what is well-formed waits.
+      const writes = this.planOfWaiting(frame);
+      return answered.then((answer) => {
+        this.answer.open(answer);
+        this.note(store, regions, writes);
+        return answer;
+      });
+    }
+    this.answer.open(answered);
+    if (this.answer.committed) this.note(store, regions, this.ranges.plan(frame, this.writes));
+    return answered;
   }
 
   /** Reads several ranges of one generation; together at most what a batch may return. @throws Refused */
@@ -136,7 +143,7 @@ export class Batches {
     // The core has taken what it needs, also of a batch that waits: the encoder is free for the next one.
     const names = this.release(encoder);
     if (answered instanceof Promise) {
-      const writes = this.ranges.plan(frame);
+      const writes = this.planOfWaiting(frame);
       return answered.then((answer) => {
         this.answer.open(answer);
         this.note(store, names.regions, writes);
@@ -150,6 +157,12 @@ export class Batches {
 
   private expect(store: Store, regions: readonly string[]): void {
     for (const name of regions) this.feed.expect(name, store);
+  }
+
+  private planOfWaiting(frame: Uint8Array): WritePlan {
+    const writes = this.ranges.plan(frame);
+    this.waitingBytes = ChangedRanges.resultBytes(writes) + frame.length;
+    return writes;
   }
 
   /** Tells the feed of what the batch has changed, if it has, by the answer that is open. */

@@ -17,8 +17,8 @@ const ifSwapped = 1;
 const appends = 2;
 /** Of an operation in a plan: region, what it depends on, offset, length, bytes of its cell. */
 const stepNumbers = 5;
-/** In front of the steps: the frame's regions, where the steps of its ops end, and where all end. */
-const planHeadNumbers = 3;
+/** In front of the steps: the frame's regions, where the steps of its ops end, where all end, and bytes of its results. */
+const planHeadNumbers = 4;
 
 /**
  * What a batch will write if it commits: a step for each op and else-op. What is behind its end is left of an earlier use: to
@@ -52,11 +52,17 @@ export class ChangedRanges {
     plan[0] = regionCount;
     plan[1] = opsEnd;
     plan[2] = end;
+    plan[3] = 0;
     for (let to = planHeadNumbers; to < end; to += stepNumbers) {
       this.step(at, plan, to);
       at = this.next(at);
     }
     return plan;
+  }
+
+  /** Bytes that the answer may have besides a few for each operation. */
+  static resultBytes(plan: WritePlan): number {
+    return plan[3]!;
   }
 
   /**
@@ -113,9 +119,18 @@ export class ChangedRanges {
     let length = 0;
     let cellBytes = 0;
     switch (view.getUint8(at)) {
+      case opKinds.read:
+        plan[3]! += this.u64(at + 24);
+        break;
+      case opKinds.load:
+        plan[3]! += this.u64(at + 24) * typeBytes[view.getUint8(at + 1)]!;
+        break;
       case opKinds.write:
+        length = view.getUint32(at + 8, true);
+        break;
       case opKinds.store:
         length = view.getUint32(at + 8, true);
+        plan[3]! += length;
         break;
       case opKinds.fill:
       case opKinds.copy:

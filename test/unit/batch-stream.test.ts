@@ -113,7 +113,7 @@ t.test("answers are in the order of the batches, and no more wait than may", asy
         }),
       );
     },
-    canBeOvertaken: () => running !== undefined,
+    waiting: () => ({ canBeOvertaken: running !== undefined, bytes: 100 }),
     join: (answers) => answers.join(""),
     stopSignal: new AbortController().signal,
     farewell: () => "bye\n",
@@ -140,4 +140,35 @@ t.test("answers are in the order of the batches, and no more wait than may", asy
   t.equal(started, 2000);
   t.equal(overtaken, 0, "what could be overtaken is not");
   t.ok(most <= 256, `${most} waited`);
+});
+
+t.test("long answers are waited for one after the other", async (t) => {
+  const body = new PassThrough();
+  const resolvers: (() => void)[] = [];
+  const stream = new BatchStream<string | object, string>({
+    body,
+    splitter: new LineSplitter(100),
+    run: (line) => new Promise((resolve) => resolvers.push(() => resolve(`${line}\n`))),
+    waiting: () => ({ canBeOvertaken: false, bytes: 9 << 20 }),
+    join: (answers) => answers.join(""),
+    stopSignal: new AbortController().signal,
+    farewell: () => "bye\n",
+  });
+  body.end("1\n2\n3\n4\n5\n");
+  const text = (async () => {
+    let all = "";
+    for await (const chunk of stream) all += chunk;
+    return all;
+  })();
+  const waited: number[] = [];
+  for (let answered = 0; answered < 5; ) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    waited.push(resolvers.length);
+    for (const resolve of resolvers.splice(0)) {
+      resolve();
+      answered++;
+    }
+  }
+  t.equal(await text, "1\n2\n3\n4\n5\n");
+  t.same(waited, [2, 2, 1]);
 });
