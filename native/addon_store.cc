@@ -369,6 +369,34 @@ Napi::Value read(Info info) {
       });
 }
 
+// (handle, name, offset, length, most) -> Promise<Float64Array>: five facts, then offset, length, 1 for data for each extent
+Napi::Value extents(Info info) {
+  Shared shared = handle(info);
+  std::string name = text(info[1]);
+  uint64_t offset = whole(info[2]), length = whole(info[3]), most = whole(info[4]);
+  struct Found {
+    std::vector<Extent> extents;
+    Store::ReadFacts facts = {};
+  };
+  auto found = std::make_shared<Found>();
+  return Task::start(
+      info.Env(),
+      [shared, found, name, offset, length, most](std::string*) {
+        return shared->store->extents(name, offset, length, most, &found->extents, &found->facts);
+      },
+      [found](Napi::Env env) -> Napi::Value {
+        Napi::Float64Array numbers = Napi::Float64Array::New(env, 5 + 3 * found->extents.size());
+        put_facts({numbers.Data(), 5}, found->facts);
+        double* to = numbers.Data() + 5;
+        for (const Extent& extent : found->extents) {
+          *to++ = static_cast<double>(extent.offset);
+          *to++ = static_cast<double>(extent.length);
+          *to++ = extent.data ? 1 : 0;
+        }
+        return numbers;
+      });
+}
+
 Napi::Value names(Info info) {
   std::vector<std::string> names = handle(info)->store->names();
   Napi::Array array = Napi::Array::New(info.Env(), names.size());
@@ -547,10 +575,10 @@ Napi::Value close(Info info) {
       [](Napi::Env env) -> Napi::Value { return env.Undefined(); });
 }
 
-// (bytes) -> crc32c, for digests of bytes that were read.
+// (bytes, crc32c of what comes before them) -> crc32c, for digests of bytes that were read.
 Napi::Value checksum(Info info) {
   Napi::Uint8Array bytes = info[0].As<Napi::Uint8Array>();
-  return number(info.Env(), crc32c(0, bytes.Data(), bytes.ByteLength()));
+  return number(info.Env(), crc32c(static_cast<uint32_t>(whole(info[1])), bytes.Data(), bytes.ByteLength()));
 }
 
 Napi::Object constants(Napi::Env env) {
@@ -603,6 +631,7 @@ void export_store(Napi::Env env, Napi::Object exports) {
   add("open", open);
   add("commit", commit);
   add("read", read);
+  add("extents", extents);
   add("names", names);
   add("info", region_info);
   add("create", create);

@@ -295,6 +295,28 @@ int read_whole(const File& file, size_t most, std::vector<uint8_t>* bytes) {
   return 0;
 }
 
+int list_extents(const File& file, uint64_t offset, uint64_t end, size_t most, std::vector<Extent>* extents) {
+  // The position that lseek moves is nobody's: everything else here names its own.
+  const auto next = [&](int whence) {
+    return retried([&] { return lseek(file.fd(), static_cast<off_t>(offset), whence); });
+  };
+  while (offset < end && extents->size() < most) {
+    off_t data = next(SEEK_DATA);
+    // ENXIO: nothing but a hole up to the end of the file.
+    if (data < 0 && errno != ENXIO) return failed();
+    uint64_t from = data < 0 ? end : std::min(end, static_cast<uint64_t>(data));
+    if (from > offset) extents->push_back({offset, from - offset, false});
+    offset = from;
+    if (offset == end || extents->size() == most) break;
+    off_t hole = next(SEEK_HOLE);
+    if (hole < 0) return failed();
+    uint64_t to = std::min(end, static_cast<uint64_t>(hole));
+    extents->push_back({offset, to - offset, true});
+    offset = to;
+  }
+  return 0;
+}
+
 int populate_write(uint8_t* address, size_t length) {
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23

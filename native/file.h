@@ -86,6 +86,14 @@ int append_all(const File& file, std::span<const uint8_t> bytes);
 int read_some(const File& file, std::span<uint8_t> into, uint64_t offset, bool cached_only, size_t* got);
 int read_whole(const File& file, size_t most, std::vector<uint8_t>* bytes);
 
+// A range of a file that holds data, or a hole, which reads as zeros.
+struct Extent {
+  uint64_t offset, length;
+  bool data;
+};
+// Extents of [offset, end) in their order, at most `most`. Blocks that are reserved and were never written are a hole.
+int list_extents(const File& file, uint64_t offset, uint64_t end, size_t most, std::vector<Extent>* extents);
+
 // Makes whole pages present and writable. EFAULT: beyond the end of the file, or no space for a hole.
 int populate_write(uint8_t* address, size_t length);
 

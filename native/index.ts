@@ -134,6 +134,19 @@ export interface ReadResult extends Etag {
   size: number;
 }
 
+/** A range that holds data, or a hole, which reads as zeros and takes no space in it. */
+export interface Extent {
+  offset: number;
+  length: number;
+  kind: "data" | "hole";
+}
+
+export interface ExtentList extends Etag {
+  extents: Extent[];
+  durableGeneration: number;
+  size: number;
+}
+
 export interface MetaAnswer {
   /** The outcome of an earlier request with the same key. */
   replayed: boolean;
@@ -192,8 +205,8 @@ async function change(promise: Promise<NativeAnswer>): Promise<MetaAnswer> {
   return { ...answer, info: answer.info && named(answer.info) };
 }
 
-/** CRC-32C of bytes, as a digest of a region's bytes is. */
-export const crc32c = (bytes: Uint8Array): number => addon.store.crc32c(bytes);
+/** CRC-32C of bytes, as a digest of a region's bytes is. `before`: that of the bytes in front of them. */
+export const crc32c = (bytes: Uint8Array, before = 0): number => addon.store.crc32c(bytes, before);
 
 /** Answers of at most this are copied out of a buffer that the addon fills, which costs no allocation on its side. */
 const scratchBytes = 64 * 1024;
@@ -293,6 +306,20 @@ export class Store {
     return told(result).then((facts) => readResult(bytes, facts));
   }
 
+  /**
+   * The extents of a range in their order, at most `countMax`. What is allocated without having been written is a hole.
+   * @throws StoreError region_not_found, out_of_bounds, region_faulted
+   */
+  async extents(name: string, offset: number, length: number, countMax: number): Promise<ExtentList> {
+    const numbers: Float64Array = await told(addon.store.extents(this.#native, name, offset, length, countMax));
+    const extents: Extent[] = [];
+    for (let at = 5; at < numbers.length; at += 3) {
+      const [from = 0, bytes = 0, data] = numbers.subarray(at, at + 3);
+      extents.push({ offset: from, length: bytes, kind: data === 1 ? "data" : "hole" });
+    }
+    return { ...factsOf(numbers), extents };
+  }
+
   /** Makes a region, or adopts the file at `adoptPath` as one; its size is then at most the file's. @throws StoreError */
   create(
     o: {
@@ -356,6 +383,16 @@ export class Store {
 function readResult(bytes: Buffer, facts: Float64Array): ReadResult {
   return {
     bytes,
+    incarnation: facts[0] as number,
+    metaGeneration: facts[1] as number,
+    generation: facts[2] as number,
+    durableGeneration: facts[3] as number,
+    size: facts[4] as number,
+  };
+}
+
+function factsOf(facts: Float64Array): Etag & { durableGeneration: number; size: number } {
+  return {
     incarnation: facts[0] as number,
     metaGeneration: facts[1] as number,
     generation: facts[2] as number,

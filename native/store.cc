@@ -744,6 +744,23 @@ Store::Progress Store::read(const std::string& name, uint64_t offset, uint64_t l
   }
 }
 
+Code Store::extents(const std::string& name, uint64_t offset, uint64_t length, size_t most,
+                    std::vector<Extent>* extents, ReadFacts* facts) {
+  std::shared_ptr<Region> region;
+  {
+    Lock lock(lock_);
+    if (closing_) return Code::cancelled;
+    auto it = regions_.find(name);
+    if (it == regions_.end()) return Code::region_not_found;
+    region = it->second;
+    facts->region = answer_region(*region);
+    facts->region.generation = region->visible_generation;
+    if (offset > region->meta.size || length > region->meta.size - offset) return Code::out_of_bounds;
+    if (!region->data().open()) return Code::region_faulted;
+  }
+  return file_code(list_extents(region->data(), offset, offset + length, most, extents));
+}
+
 Code Store::flush(const std::string& name) {
   Lock lock(lock_);
   if (closing_) return Code::cancelled;

@@ -149,6 +149,11 @@ class Store {
   Progress read(const std::string& name, uint64_t offset, uint64_t length, Patience patience, uint8_t* into, Code* code,
                 ReadFacts* facts);
 
+  // Extents of [offset, offset + length), at most `most` (see file.h). Blocks for the disk. Bytes that were answered and not
+  // applied yet may be in a hole still.
+  Code extents(const std::string& name, uint64_t offset, uint64_t length, size_t most, std::vector<Extent>* extents,
+               ReadFacts* facts);
+
   std::vector<std::string> names();
   std::optional<RegionInfo> info(const std::string& name);
   StoreStatus status();

@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto";
 import Fastify, { type FastifyInstance, LogController } from "fastify";
 import { Tokens } from "./access.js";
 import type { Config } from "./config.js";
+import { verifyContentDigest } from "./digests.js";
 import { addDocumentation } from "./documentation.js";
 import { Problem } from "./errors.js";
 import { addFallbacks, answerBelowHttp, answerFrameworkError, answerRaw } from "./fallbacks.js";
@@ -14,10 +15,13 @@ import type { LifecycleView } from "./lifecycle-view.js";
 import { Log } from "./log.js";
 import { Metrics } from "./metrics.js";
 import { batchRoutes } from "./routes/batches.js";
+import { byteRangePatchRoutes } from "./routes/byterange-patch.js";
 import { cellRoutes } from "./routes/cells.js";
 import { changeRoutes } from "./routes/changes.js";
 import { contentRoutes } from "./routes/content.js";
 import type { RouteContext } from "./routes/context.js";
+import { digestRoutes } from "./routes/digest.js";
+import { extentRoutes } from "./routes/extents.js";
 import { regionRoutes } from "./routes/regions.js";
 import { serviceRoutes } from "./routes/service.js";
 import { viewRoutes } from "./routes/view.js";
@@ -36,7 +40,7 @@ export interface AppParts {
   lifecycle: LifecycleView;
 }
 
-/** Around the data of a batch, which is twice as long in hex: names, offsets and punctuation of its operations. */
+/** Around the data of a batch, which is twice as long in hex: names, offsets and punctuation of its operations or parts. */
 const batchWordsBytes = 1 << 20;
 
 /** `documented`: with the plugins that make the document and its pages, for who asks for those. */
@@ -96,6 +100,7 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
   const context: RouteContext = {
     limits: config,
     batchBodyBytesMax: 2 * config.batchBytesMax + batchWordsBytes,
+    patchBodyBytesMax: config.batchBytesMax + batchWordsBytes,
     store: () => {
       const open = store();
       if (open === undefined) throw new Problem("starting");
@@ -110,6 +115,9 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
   };
   regionRoutes(app, context);
   contentRoutes(app, context);
+  byteRangePatchRoutes(app, context);
+  digestRoutes(app, context);
+  extentRoutes(app, context);
   batchRoutes(app, context);
   cellRoutes(app, context);
   viewRoutes(app, context);
@@ -150,7 +158,7 @@ function addJsonParser(app: FastifyInstance): void {
   app.addContentTypeParser(
     ["application/json", "application/merge-patch+json"],
     { parseAs: "string" },
-    (_request, text, done) => {
+    ({ headers }, text, done) => {
       let body: unknown;
       try {
         body = JSON.parse(text as string);
@@ -158,7 +166,8 @@ function addJsonParser(app: FastifyInstance): void {
         done(new Problem("malformed-json", text.length === 0 ? "the body is empty" : (error as Error).message));
         return;
       }
-      done(null, body);
+      if (headers["content-digest"] === undefined) done(null, body);
+      else verifyContentDigest(headers, Buffer.from(text)).then(() => done(null, body), done);
     },
   );
 }

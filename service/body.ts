@@ -1,11 +1,12 @@
-// body.ts - request bodies that are not JSON: into one buffer, up to a limit.
+// body.ts - request bodies that are not JSON: into one buffer, up to a limit, held against their digest.
 import type { IncomingHttpHeaders } from "node:http";
 import type { Readable } from "node:stream";
+import { verifyContentDigest } from "./digests.js";
 import { Problem } from "./errors.js";
 
 /**
- * Reads a body whole and calls `done` once. With a Content-Length the bytes go straight to their place; without one they
- * are gathered.
+ * Reads a body whole and calls `done` once: with its bytes, which are what Content-Digest says if it says something. With a
+ * Content-Length the bytes go straight to their place; without one they are gathered.
  */
 export function readBody(
   from: Readable,
@@ -24,7 +25,8 @@ export function readBody(
 
   const finish = (error: Error | null, whole?: Buffer) => {
     from.removeListener("data", onData).removeListener("end", onEnd).removeListener("error", finish);
-    done(error, whole);
+    if (whole === undefined || headers["content-digest"] === undefined) done(error, whole);
+    else verifyContentDigest(headers, whole).then(() => done(null, whole), done);
   };
   const onData = (chunk: Buffer) => {
     length += chunk.length;

@@ -77,7 +77,11 @@ const kinds = {
   "generation-mismatch": kind(412, "The region is at another generation", "`failures` tells which."),
   "guard-failed": kind(412, "A guard is false", "Nothing was changed; `failures` lists each false guard."),
   "body-too-large": kind(413, "The body is too large", "`failures` tells the limit."),
-  "batch-too-large": kind(413, "The batch is too large", "It writes more bytes than one batch may."),
+  "batch-too-large": kind(
+    413,
+    "The batch is too large",
+    "It writes, returns or digests more bytes than one batch may; `failures` tells the limit.",
+  ),
   "uri-too-long": kind(414, "The URI is too long", "No URI of this service is longer than a few hundred characters."),
   "unsupported-media-type": kind(415, "The media type is not supported here", "`detail` names those that are."),
   "range-not-satisfiable": kind(416, "The range is not in the region", "`Content-Range` tells the region's size."),

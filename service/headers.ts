@@ -40,7 +40,7 @@ export function writeConditions(headers: IncomingHttpHeaders): BatchConditions |
     ifMatch: match === undefined ? undefined : etagsOf("If-Match", match, true),
     // A list of foreign tags can't match, so it always lets the request through.
     ifNoneMatch: ifNoneMatch !== undefined && ifNoneMatch.length === 0 ? undefined : ifNoneMatch,
-    ifGeneration: generation === undefined ? undefined : wholeNumber("Region-If-Generation", String(generation)),
+    ifGeneration: expectedGeneration(headers),
   };
 }
 
@@ -55,10 +55,21 @@ export function refuseKey(headers: IncomingHttpHeaders, instead: string): void {
   if (headers["idempotency-key"] !== undefined) throw invalid("Idempotency-Key", `left out: ${instead}`);
 }
 
+/** A body that is worked on while it arrives can't be refused as a whole at its end. */
+export function refuseDigest(headers: IncomingHttpHeaders, instead: string): void {
+  if (headers["content-digest"] !== undefined) throw invalid("Content-Digest", `left out: ${instead}`);
+}
+
 export function etagsOf(header: string, value: string, strong: boolean): EtagCondition {
   const parsed = parseEtags(value, { strong });
   if (parsed === undefined) throw invalid(header, "* or a list of entity tags in quotes");
   return parsed;
+}
+
+/** Region-If-Generation. */
+export function expectedGeneration(headers: IncomingHttpHeaders): number | undefined {
+  const value = headers["region-if-generation"];
+  return value === undefined ? undefined : wholeNumber("Region-If-Generation", String(value));
 }
 
 function wholeNumber(header: string, value: string): number {
@@ -96,10 +107,21 @@ export function lastEventId(headers: IncomingHttpHeaders): number | undefined {
   return wholeNumber("Last-Event-ID", String(value));
 }
 
-/** `Prefer: handling=strict` (RFC 7240). */
-export function prefersStrict(headers: IncomingHttpHeaders): boolean {
+/** The value of a preference (RFC 7240) in lower case. Of several the first one counts. */
+export function preference(headers: IncomingHttpHeaders, name: string): string | undefined {
   const { prefer } = headers;
-  return prefer !== undefined && /(?:^|[,;])\s*handling\s*=\s*"?strict"?\s*(?:$|[,;])/i.test(String(prefer));
+  if (prefer === undefined) return undefined;
+  for (const one of String(prefer).split(",")) {
+    // What follows a semicolon are parameters of the preference.
+    const [key, value] = one.split(";", 1)[0]!.split("=", 2);
+    if (key!.trim().toLowerCase() === name) return (value ?? "").trim().replaceAll('"', "").toLowerCase();
+  }
+  return undefined;
+}
+
+/** `Prefer: handling=strict`. */
+export function prefersStrict(headers: IncomingHttpHeaders): boolean {
+  return preference(headers, "handling") === "strict";
 }
 
 /**

@@ -785,6 +785,117 @@ export const uploadQuery = {
 } as const;
 export type UploadQuery = XStatic<typeof uploadQuery>;
 
+export const patchQuery = {
+  type: "object",
+  additionalProperties: false,
+  properties: {
+    durability: { ...durability, description: "Wait for more than the region's own." },
+  },
+} as const;
+export type PatchQuery = XStatic<typeof patchQuery>;
+
+export const digestQuery = {
+  type: "object",
+  additionalProperties: false,
+  properties: {
+    offset: {
+      type: "integer",
+      minimum: 0,
+      maximum: safeMax,
+      default: 0,
+      description: "Where to begin.",
+      examples: [0],
+    },
+    length: {
+      type: "integer",
+      minimum: 0,
+      maximum: safeMax,
+      description: "Bytes; up to the region's end if left out.",
+      examples: [64],
+    },
+    algorithm: {
+      type: "string",
+      enum: algorithms,
+      default: "sha-256",
+      description: "Of the digest.",
+      examples: ["sha-256"],
+    },
+  },
+} as const;
+export type DigestQuery = XStatic<typeof digestQuery>;
+
+export const extentsQuery = {
+  type: "object",
+  additionalProperties: false,
+  properties: {
+    offset: {
+      type: "integer",
+      minimum: 0,
+      maximum: safeMax,
+      default: 0,
+      description: "Where to begin.",
+      examples: [0],
+    },
+    limit: {
+      type: "integer",
+      minimum: 1,
+      maximum: 1000,
+      default: 100,
+      description: "Extents a page.",
+      examples: [100],
+    },
+  },
+} as const;
+export type ExtentsQuery = XStatic<typeof extentsQuery>;
+
+const extent: Schema = {
+  $id: "Extent",
+  ...object({
+    offset: position("Position of the first byte.", 0),
+    length: position("Bytes.", 4096),
+    kind: choice(["data", "hole"], "A hole reads as zeros."),
+  }),
+  description: "A range that is all data or all hole.",
+};
+
+const extentPage: Schema = {
+  $id: "ExtentPage",
+  ...object({
+    items: { type: "array", maxItems: 1000, items: ref("Extent"), description: "By offset." },
+    nextOffset: {
+      type: ["integer", "null"],
+      minimum: 0,
+      maximum: safeMax,
+      description: "The next page's `offset`; null at the end.",
+      examples: [null],
+    },
+    size,
+    generation,
+    durableGeneration,
+  }),
+  description: "A page of extents.",
+};
+
+const digest: Schema = {
+  $id: "Digest",
+  ...object({
+    algorithm: choice(algorithms, "Of the digest."),
+    offset: position("Position of the first byte.", 0),
+    length: position("Bytes.", 64),
+    digest: {
+      type: "string",
+      maxLength: 64,
+      pattern: "^(?:[0-9a-f]{2})+$",
+      description:
+        "In hex; CRC-32C with its most significant byte first. A guard of the kind `digest` takes it as it is.",
+      examples: ["e3069283"],
+    },
+    generation,
+    durableGeneration,
+  }),
+  description: "The digest of a range, and the generation that it is of.",
+};
+
 // ---- service -------------------------------------------------------------------------------------------------------
 
 const code = {
@@ -803,7 +914,7 @@ const failure: Schema = {
         type: "integer",
         minimum: 0,
         maximum: 65535,
-        description: "Position in `guards`, `ops` or `elseOps`.",
+        description: "Position in `guards`, `ops` or `elseOps`, or among the parts of a patch.",
         examples: [3],
       },
       op: { type: "string", maxLength: 16, description: "The operation.", examples: ["add"] },
@@ -947,6 +1058,7 @@ const limitsDocument: Schema = {
     batchRegionsMax: count("Regions of a batch.", 64),
     batchBytesMax: count("Bytes that a batch writes, and as many that it returns.", 8 << 20),
     batchBodyBytesMax: count("Length of a batch's JSON.", 17 << 20),
+    patchBodyBytesMax: count("Length of a byte-range patch that lands at once.", 9 << 20),
     patternBytesMax: count("Pattern of a fill.", 4096),
     rangesMax: count("Ranges of a GET.", 64),
     readBytesMax: count("Bytes that are read at one point in time.", 8 << 20),
@@ -1187,4 +1299,7 @@ export const components: readonly Schema[] = [
   flush,
   change,
   changePage,
+  digest,
+  extent,
+  extentPage,
 ];

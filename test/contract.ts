@@ -65,15 +65,19 @@ interface CheckedAnswer {
 
 /** Headers that mean something of this API; those that every HTTP server sends need no documentation. */
 const ownHeaders = [
+  "accept-patch",
   "accept-ranges",
   "allow",
+  "content-digest",
   "content-range",
   "etag",
   "idempotency-replayed",
   "location",
+  "preference-applied",
   "region-durable-generation",
   "region-generation",
   "region-read",
+  "repr-digest",
   "request-id",
   "retry-after",
   "server-timing",

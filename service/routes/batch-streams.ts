@@ -6,7 +6,7 @@ import { BatchStream, FrameSplitter, framed, LineSplitter, type NoFrame, type To
 import { textOfMany, textOfOne } from "../batch-text.js";
 import { linger } from "../connections.js";
 import { Problem, problemBody, toProblem } from "../errors.js";
-import { idempotencyKeyText, refuseConditions, refuseKey } from "../headers.js";
+import { idempotencyKeyText, refuseConditions, refuseDigest, refuseKey } from "../headers.js";
 import type { IdempotencyKey } from "../store/batch-encoder.js";
 import { type BatchOutcome, refuseFrame } from "../store/batches.js";
 import { frameHeaderBytes } from "../store/frame.js";
@@ -53,6 +53,7 @@ export function streamBatches(
   region: string | undefined,
 ): FastifyReply {
   refuseConditions(request.headers, "each batch of a stream has guards");
+  refuseDigest(request.headers, "batches of a stream land before its end");
   const isLines = request.headers["content-type"]!.toLowerCase().startsWith(linesType);
   const answers = isLines ? lines(context, request, region) : frames(context, request, region);
   const { socket } = request.raw;

@@ -3,21 +3,27 @@
 //   GET   If-Match -> 412, If-None-Match -> 304, If-Range and Range -> 206 or 416; what is decided on the region's tag is
 //         decided again on the tag of the bytes that were read, if a batch came between
 //   PUT   If-None-Match: * streams into a new region; anything else is one batch of one write
+//
+// PATCH is in byterange-patch.ts.
 import type { IncomingHttpHeaders } from "node:http";
 import { Readable } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { readBody } from "../body.js";
+import { acceptPatch } from "../byteranges.js";
+import { contentDigestCheck, digestField, digestOf, wantedDigest } from "../digests.js";
 import { Problem } from "../errors.js";
-import { etagsOf, jsonType, parseContentRange, parseRange, prefersStrict, writeConditions } from "../headers.js";
+import { jsonType, parseContentRange, parseRange, prefersStrict, writeConditions } from "../headers.js";
 import { type ContentQuery, contentQuery, regionParams, type UploadQuery, uploadQuery } from "../schemas.js";
 import type { BatchOutcome, Wait } from "../store/batches.js";
-import { type Etag, etagMatches, formatEtag } from "../store/etags.js";
-import { Refused } from "../store/failure.js";
+import { type Etag, formatEtag } from "../store/etags.js";
 import { mergeSpans, type RangeSpec, resolveRange, type Span } from "../store/ranges.js";
 import { type Durability, describeRegion, type RegionInfo } from "../store/regions.js";
 import { type ReadResult, type Store, StoreError } from "../store/store.js";
 import { unchecked } from "../validation.js";
+import { lengthMismatch, notSatisfiable, writeProblem } from "./content-problems.js";
 import {
+  checkConditions,
+  isUnchanged,
   keyOf,
   notFound,
   type RouteContext,
@@ -27,12 +33,14 @@ import {
   setServerTiming,
 } from "./context.js";
 import {
+  acceptPatchHeader,
   binary,
   bytes,
   commitProblems,
   conditionProblems,
   contentHeaders,
   contentRangeHeader,
+  digestHeaders,
   empty,
   header,
   json,
@@ -49,7 +57,7 @@ import {
 } from "./describe.js";
 
 const contentType = "application/octet-stream";
-const allowed = "GET, HEAD, PUT, OPTIONS";
+const allowed = "GET, HEAD, PUT, PATCH, OPTIONS";
 /** A long read goes out in pieces of this: big enough to cost nothing, small enough to hold little memory. */
 const chunkBytes = 1 << 20;
 /** A region that changes at every attempt of a conditional read is answered as it was found. */
@@ -64,7 +72,7 @@ const readContentProblems = [
   "header-invalid",
   "query-param-invalid",
   "region-not-found",
-  "etag-mismatch",
+  ...conditionProblems,
   "range-not-satisfiable",
 ] as const;
 
@@ -87,7 +95,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       response: {
         200: empty("The region's size is Content-Length.", contentHeaders),
         304: empty("They have not changed.", contentHeaders),
-        ...problems(...readProblems, "header-invalid", "query-param-invalid", "region-not-found", "etag-mismatch"),
+        ...problems(...readProblems, "header-invalid", "query-param-invalid", "region-not-found", ...conditionProblems),
       },
     },
     handler: (request, reply) => {
@@ -113,17 +121,18 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       operationId: "getContent",
       summary: "Read a region's bytes",
       description:
-        "All of them, or ranges. Up to `readBytesMax` of GET /v1/limits they are of one point in time; more is streamed, marked `Region-Read: chunked`, and has a weak entity tag.",
+        "All of them, or ranges. Up to `readBytesMax` of GET /v1/limits they are of one point in time; more is streamed, marked `Region-Read: chunked`, and has a weak entity tag and no digest.",
       tags: [tags.content],
       params: regionParams,
       querystring: contentQuery,
       headers: requestHeaders.range,
       response: {
-        200: bytes("The bytes.", { ...contentHeaders, ...timingHeader }),
-        206: bytes("The ranges that were asked for.", { ...contentHeaders, ...contentRangeHeader, ...timingHeader }, [
-          contentType,
-          "multipart/byteranges",
-        ]),
+        200: bytes("The bytes.", { ...contentHeaders, ...digestHeaders, ...timingHeader }),
+        206: bytes(
+          "The ranges that were asked for.",
+          { ...contentHeaders, ...contentRangeHeader, ...digestHeaders, ...timingHeader },
+          [contentType, "multipart/byteranges"],
+        ),
         304: empty("They have not changed.", contentHeaders),
         ...problems(...readContentProblems, "read-not-atomic", "region-faulted"),
       },
@@ -166,19 +175,25 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     schema: {
       operationId: "contentOptions",
       summary: "What can be done with bytes",
-      description: "Methods and range units of the content.",
+      description: "Methods, range units and media types of patches.",
       tags: [tags.content],
       params: regionParams,
       response: {
         204: empty("See the headers.", {
           Allow: header("Methods.", allowed),
           "Accept-Ranges": header("Units of ranges.", "bytes"),
+          ...acceptPatchHeader,
         }),
         ...problems("internal"),
       },
     },
     handler: (_request, reply) => {
-      reply.code(204).header("allow", allowed).header("accept-ranges", "bytes").send();
+      reply
+        .code(204)
+        .header("allow", allowed)
+        .header("accept-ranges", "bytes")
+        .header("accept-patch", acceptPatch)
+        .send();
     },
   });
 
@@ -212,6 +227,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
             ...keyProblems,
             ...conditionProblems,
             ...commitProblems,
+            "digest-mismatch",
             "query-param-invalid",
             "request-timeout",
             "body-too-large",
@@ -239,6 +255,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
   ): Promise<FastifyReply | undefined> {
     const { headers } = request;
     const asked = parseRange(headers.range);
+    const wanted = wantedDigests(headers);
     const since = performance.now();
     let known: Etag & { size: number; durableGeneration: number } = infoOf(store, name);
     for (let attempt = 1; ; attempt++) {
@@ -255,7 +272,8 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
         if (prefersStrict(headers)) throw notAtomic(total);
         return answerChunked(request, reply, store, name, spans, specs !== undefined, known);
       }
-      const read = await readSpans(store, name, spans);
+      const whole = wanted.repr !== undefined && known.size <= limits.readBytesMax;
+      const read = await readSpans(store, name, whole ? [{ offset: 0, length: known.size }] : spans);
       // Older than what was looked at: a batch that is not durable yet left these bytes alone.
       const changed =
         read.generation > known.generation ||
@@ -265,7 +283,17 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
         setContentHeaders(reply, request, name);
         setRegionHeaders(reply, read);
         setServerTiming(reply, since);
-        sendParts(reply, spans, read.parts, specs !== undefined, known.size);
+        const representation = whole ? read.parts[0] : undefined;
+        const parts = representation === undefined ? read.parts : spans.map((span) => slice(representation, span));
+        const body = bodyOf(reply, spans, parts, specs !== undefined, known.size);
+        if (wanted.content !== undefined) {
+          reply.header("content-digest", digestField(wanted.content, await digestOf(wanted.content, body)));
+        }
+        // Otherwise it was resized meanwhile, and that is not all of it.
+        if (wanted.repr !== undefined && representation?.length === read.size) {
+          reply.header("repr-digest", digestField(wanted.repr, await digestOf(wanted.repr, representation)));
+        }
+        reply.send(body);
         return undefined;
       }
       known = read;
@@ -323,16 +351,13 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     const range = headers["content-range"];
     const offset =
       range === undefined
-        ? wholeOffset(store, name, body.length, headers)
-        : partOffset(store, name, range, body.length);
+        ? wholeOffset(store, name, body.length, request)
+        : partOffset(store, name, range, body.length, request);
     let outcome: BatchOutcome;
     try {
-      outcome = await context.batches.write(store, name, offset, body, wait, conditions, key);
+      outcome = await context.batches.write(store, name, [{ offset, bytes: body }], wait, conditions, key);
     } catch (error) {
-      if (error instanceof Refused && error.code === "out_of_bounds") {
-        throw notSatisfiable("the range ends beyond the region", infoOf(store, name).size);
-      }
-      throw error instanceof Refused ? withoutPointers(error) : error;
+      throw writeProblem(error, () => infoOf(store, name).size, false);
     }
     setRegionHeaders(reply, outcome.tags[0]!);
     setReplayed(reply, outcome.replayed);
@@ -346,15 +371,19 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     const durability: Durability = request.query.durability ?? "durable";
     const key = keyOf(request, () => [String(headers["content-length"] ?? "")]);
     checkLength(Number(headers["content-length"] ?? 0));
+    const digest = contentDigestCheck(headers);
     const body = request.body as Readable | undefined;
     const ready = await context.store().upload({ name, durability, labels: "{}", ifNoneMatch: "*", ...key });
     let length = 0;
     try {
-      for await (const chunk of body ?? []) {
+      // A refusal must not take the connection with it: it is the answer.
+      for await (const chunk of body?.iterator({ destroyOnReturn: false }) ?? []) {
         length += (chunk as Buffer).length;
         checkLength(length);
+        digest?.update(chunk as Buffer);
         await ready.write(chunk as Buffer);
       }
+      digest?.verify();
     } catch (error) {
       await ready.abort();
       throw error;
@@ -379,6 +408,8 @@ function plainRange(headers: IncomingHttpHeaders, bytesMax: number): Span | unde
   const { range } = headers;
   if (range === undefined || headers["if-range"] !== undefined) return undefined;
   if (headers["if-match"] !== undefined || headers["if-none-match"] !== undefined) return undefined;
+  if (headers["region-if-generation"] !== undefined) return undefined;
+  if (headers["want-content-digest"] !== undefined || headers["want-repr-digest"] !== undefined) return undefined;
   const match = /^bytes=(\d{1,15})-(\d{1,15})$/.exec(range);
   if (match === null) return undefined;
   const offset = Number(match[1]);
@@ -413,14 +444,6 @@ function infoOf(store: Store, name: string): RegionInfo {
 
 function createsRegion(headers: IncomingHttpHeaders): boolean {
   return headers["if-none-match"]?.trim() === "*" && headers["content-range"] === undefined;
-}
-
-/** If-Match and If-None-Match of a read, in that order: throws 412, and true is 304. */
-function isUnchanged(headers: IncomingHttpHeaders, current: Etag): boolean {
-  const { "if-match": match, "if-none-match": noneMatch } = headers;
-  if (match !== undefined && !etagMatches(etagsOf("If-Match", match, true), current))
-    throw new Problem("etag-mismatch");
-  return noneMatch !== undefined && etagMatches(etagsOf("If-None-Match", noneMatch, false), current);
 }
 
 /** If-Range: ranges only count while the entity tag is still this one, compared strongly. */
@@ -472,14 +495,22 @@ function setParts(
   return { pieces, length: pieces.reduce((sum, { head }) => sum + head.length, bodyLength) };
 }
 
-function sendParts(reply: FastifyReply, spans: readonly Span[], parts: Buffer[], partial: boolean, size: number): void {
+/** Likewise, and puts the body together. */
+function bodyOf(reply: FastifyReply, spans: readonly Span[], parts: Buffer[], partial: boolean, size: number): Buffer {
   const { pieces } = setParts(reply, spans, partial, size);
   const [only] = parts;
-  if (pieces.length === 1 && only !== undefined) {
-    reply.send(only);
-    return;
-  }
-  reply.send(Buffer.concat(pieces.flatMap(({ head }, index) => [Buffer.from(head), parts[index] ?? Buffer.alloc(0)])));
+  if (pieces.length === 1 && only !== undefined) return only;
+  return Buffer.concat(pieces.flatMap(({ head }, index) => [Buffer.from(head), parts[index] ?? Buffer.alloc(0)]));
+}
+
+const slice = (bytes: Buffer, { offset, length }: Span): Buffer => bytes.subarray(offset, offset + length);
+
+/** Algorithms of the digests that a reader wants: of what is sent, and of the whole region. */
+function wantedDigests(headers: IncomingHttpHeaders) {
+  return {
+    content: wantedDigest("Want-Content-Digest", headers["want-content-digest"]),
+    repr: wantedDigest("Want-Repr-Digest", headers["want-repr-digest"]),
+  };
 }
 
 async function* readPieces(store: Store, name: string, pieces: readonly Piece[], chunk: number) {
@@ -492,49 +523,26 @@ async function* readPieces(store: Store, name: string, pieces: readonly Piece[],
   }
 }
 
-function wholeOffset(store: Store, name: string, length: number, headers: IncomingHttpHeaders): number {
+function wholeOffset(store: Store, name: string, length: number, request: FastifyRequest): number {
   const info = store.info(name);
   if (info === undefined) {
     throw new Problem("region-not-found", `no region of the name ${JSON.stringify(name)}; If-None-Match: * creates it`);
   }
-  // A condition that does not hold is told before a length that does not fit.
-  const { ifMatch, ifNoneMatch, ifGeneration } = writeConditions(headers) ?? {};
-  if (ifMatch !== undefined && !etagMatches(ifMatch, info)) throw new Problem("etag-mismatch");
-  if (ifNoneMatch !== undefined && etagMatches(ifNoneMatch, info)) throw new Problem("etag-mismatch");
-  if (ifGeneration !== undefined && ifGeneration !== info.generation) throw generationMismatch(ifGeneration, info);
-  if (length !== info.size) throw lengthMismatch("the region", info.size, length);
-  return 0;
+  if (length === info.size) return 0;
+  checkConditions(request, info);
+  throw lengthMismatch("the region", info.size, length);
 }
 
-function partOffset(store: Store, name: string, range: string, length: number): number {
+function partOffset(store: Store, name: string, range: string, length: number, request: FastifyRequest): number {
   const { offset, length: announced, size } = parseContentRange(range);
   if (announced !== length) throw lengthMismatch("Content-Range", announced, length);
-  if (size !== undefined && size !== infoOf(store, name).size) {
-    throw lengthMismatch("the region", infoOf(store, name).size, size);
-  }
-  return offset;
-}
-
-function generationMismatch(expected: number, { generation }: RegionInfo): Problem {
-  const failures = [{ code: "generation-mismatch", limit: expected, actual: generation }];
-  return new Problem("generation-mismatch", undefined, { failures });
-}
-
-function lengthMismatch(what: string, expected: number, actual: number): Problem {
-  const failures = [{ code: "length-mismatch", limit: expected, actual }];
-  return new Problem("length-mismatch", `${what} has ${expected} bytes, not ${actual}`, { failures });
-}
-
-function notSatisfiable(detail: string, size: number): Problem {
-  return new Problem("range-not-satisfiable", detail, { headers: { "content-range": `bytes */${size}` } });
+  if (size === undefined) return offset;
+  const info = infoOf(store, name);
+  if (size === info.size) return offset;
+  checkConditions(request, info);
+  throw lengthMismatch("the region", info.size, size);
 }
 
 function notAtomic(length: number): Problem {
   return new Problem("read-not-atomic", `${length} bytes are too many to be read at one point in time`);
-}
-
-/** The body was bytes: there is nothing in it to point at. */
-function withoutPointers(error: Refused): Refused {
-  const failures = error.failures.map(({ index: _i, op: _o, pointer: _p, ...failure }) => failure);
-  return new Refused(error.code, error.detail, failures, error.committed);
 }

@@ -1,16 +1,17 @@
 // context.ts - what routes are handed, and what several of them do alike.
+import type { IncomingHttpHeaders } from "node:http";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { Problem } from "../errors.js";
-import { idempotencyKeyText } from "../headers.js";
+import { etagsOf, expectedGeneration, idempotencyKeyText, writeConditions } from "../headers.js";
 import type { LifecycleView } from "../lifecycle-view.js";
 import type { Metrics } from "../metrics.js";
-import type { IdempotencyKey } from "../store/batch-encoder.js";
+import type { BatchConditions, IdempotencyKey } from "../store/batch-encoder.js";
 import type { Batches } from "../store/batches.js";
 import type { ChangeFeed } from "../store/change-feed.js";
-import { type Etag, formatEtag } from "../store/etags.js";
+import { type Etag, etagMatches, formatEtag } from "../store/etags.js";
 import { idempotencyKey } from "../store/idempotency.js";
 import { isRegionName } from "../store/region-name.js";
-import type { RegionChanges } from "../store/regions.js";
+import type { Conditions, RegionChanges } from "../store/regions.js";
 import type { Store } from "../store/store.js";
 
 /** Settings that routes enforce or tell; the rest is the storage core's. */
@@ -34,6 +35,8 @@ export interface RouteContext {
   readonly limits: Limits;
   /** Bytes of JSON that a batch may have: its data in hex, and the words around it. */
   readonly batchBodyBytesMax: number;
+  /** Bytes that a byte-range patch may have which lands at once: its data, and the fields around it. */
+  readonly patchBodyBytesMax: number;
   /** @throws Problem while there is no store yet */
   store(): Store;
   /** The store, for what has something to tell without it. */
@@ -71,6 +74,44 @@ export function keyOf(request: FastifyRequest, parts: () => (string | Uint8Array
   const conditions = ["if-match", "if-none-match", "region-if-generation"].map((name) => String(headers[name] ?? ""));
   const path = url.split("?", 1)[0]!;
   return idempotencyKey(method, path, text, [url.slice(path.length), ...conditions, ...parts()]);
+}
+
+/**
+ * If-Match, Region-If-Generation and If-None-Match of a read, in that order. True is 304. @throws Problem header-invalid,
+ * etag-mismatch, generation-mismatch
+ */
+export function isUnchanged(headers: IncomingHttpHeaders, current: Etag): boolean {
+  const { "if-match": match, "if-none-match": noneMatch } = headers;
+  if (match !== undefined && !etagMatches(etagsOf("If-Match", match, true), current))
+    throw new Problem("etag-mismatch");
+  const generation = expectedGeneration(headers);
+  if (generation !== undefined) checkGeneration(generation, current);
+  return noneMatch !== undefined && etagMatches(etagsOf("If-None-Match", noneMatch, false), current);
+}
+
+/** Conditions as a change of the region itself takes them. */
+export function changeConditions(conditions: BatchConditions | undefined): Conditions {
+  const { ifMatch, ifNoneMatch, ifGeneration } = conditions ?? {};
+  const list = (condition: typeof ifMatch) =>
+    condition === undefined || condition === "*" ? condition : [...condition];
+  return { ifMatch: list(ifMatch), ifNoneMatch: list(ifNoneMatch), ifGeneration };
+}
+
+/**
+ * Before a refusal for another reason: a condition that does not hold is told first. @throws Problem etag-mismatch,
+ * generation-mismatch
+ */
+export function checkConditions({ headers }: FastifyRequest, current: Etag): void {
+  const { ifMatch, ifNoneMatch, ifGeneration } = writeConditions(headers) ?? {};
+  if (ifMatch !== undefined && !etagMatches(ifMatch, current)) throw new Problem("etag-mismatch");
+  if (ifNoneMatch !== undefined && etagMatches(ifNoneMatch, current)) throw new Problem("etag-mismatch");
+  if (ifGeneration !== undefined) checkGeneration(ifGeneration, current);
+}
+
+function checkGeneration(expected: number, { generation }: Etag): void {
+  if (expected === generation) return;
+  const failures = [{ code: "generation-mismatch", limit: expected, actual: generation }];
+  throw new Problem("generation-mismatch", undefined, { failures });
 }
 
 export function setRegionHeaders(reply: FastifyReply, of: Etag & { durableGeneration: number }): void {

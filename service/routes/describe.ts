@@ -1,4 +1,5 @@
 // describe.ts - pieces of the OpenAPI document that operations share.
+import { acceptPatch } from "../byteranges.js";
 import { type ProblemCode, problemKinds } from "../errors.js";
 
 type Schema = Readonly<Record<string, unknown>>;
@@ -98,6 +99,7 @@ export const readProblems = ["unauthenticated", "internal", "starting", "standby
 export const writeProblems = [...readProblems, "forbidden", "header-invalid"] as const;
 export const bodyProblems = [
   "malformed-json",
+  "digest-mismatch",
   "request-timeout",
   "body-too-large",
   "unsupported-media-type",
@@ -115,6 +117,8 @@ export const commitProblems = [
   "flush-failed",
   "insufficient-storage",
 ] as const;
+
+const digestExample = "sha-256=:GF+NsyJx/iX1Yab8k4suJkMG7DBO2lGAB9F2SCY4GWk=:";
 
 /** All headers together may have 16 KiB. */
 const headerText = { type: "string", maxLength: 16 << 10 } as const;
@@ -151,6 +155,14 @@ export const contentHeaders = {
   "Accept-Ranges": header("Ranges of bytes can be asked for.", "bytes"),
   "Region-Read": header("`chunked`: too long to be read at one point in time; the entity tag is then weak.", "chunked"),
 };
+export const digestHeaders = {
+  "Content-Digest": header("Of the bytes that are sent, if Want-Content-Digest asks for it.", digestExample),
+  "Repr-Digest": header("Of the whole region, if Want-Repr-Digest asks for it.", digestExample),
+};
+export const acceptPatchHeader = { "Accept-Patch": header("Media types of patches.", acceptPatch) };
+export const preferenceHeader = {
+  "Preference-Applied": header("The preference that was followed.", "transaction=atomic"),
+};
 export const contentRangeHeader = { "Content-Range": header("Which bytes of how many.", "bytes 0-15/4096") };
 
 // ---- request headers -----------------------------------------------------------------------------------------------
@@ -164,8 +176,12 @@ const idempotency = {
   "idempotency-key": header("Makes a retry exact: the same key and request get the first one's answer.", "9b2f7c1e"),
 };
 
+const contentDigest = {
+  "content-digest": header("Refuse the body unless this is its digest (RFC 9530).", digestExample),
+};
+
 export const requestHeaders = {
-  read: { type: "object", properties: { ...ifMatch, ...ifNoneMatch } },
+  read: { type: "object", properties: { ...ifMatch, ...ifNoneMatch, ...ifGeneration } },
   range: {
     type: "object",
     properties: {
@@ -173,7 +189,10 @@ export const requestHeaders = {
       "if-range": header("Ignore Range unless this is the entity tag.", '"7.1.42"'),
       ...ifMatch,
       ...ifNoneMatch,
+      ...ifGeneration,
       prefer: header("`handling=strict`: 409 rather than a read that is not of one point in time.", "handling=strict"),
+      "want-content-digest": header("Send the digest of what is sent: sha-256, sha-512 or crc32c.", "sha-256=1"),
+      "want-repr-digest": header("Send the digest of the whole region.", "sha-256=1"),
     },
   },
   events: {
@@ -182,8 +201,26 @@ export const requestHeaders = {
       "last-event-id": header("Of an event stream: the last generation that was read.", 41),
     },
   },
-  key: { type: "object", properties: idempotency },
-  change: { type: "object", properties: { ...ifMatch, ...ifNoneMatch, ...ifGeneration, ...idempotency } },
+  key: { type: "object", properties: { ...idempotency, ...contentDigest } },
+  change: {
+    type: "object",
+    properties: { ...ifMatch, ...ifNoneMatch, ...ifGeneration, ...idempotency, ...contentDigest },
+  },
+  remove: { type: "object", properties: { ...ifMatch, ...ifNoneMatch, ...ifGeneration, ...idempotency } },
+  patch: {
+    type: "object",
+    properties: {
+      ...ifMatch,
+      ...ifNoneMatch,
+      ...ifGeneration,
+      ...idempotency,
+      ...contentDigest,
+      prefer: header(
+        "`transaction=atomic`: all parts land together, as they do anyway. `transaction=persist`: they land as they come.",
+        "transaction=atomic",
+      ),
+    },
+  },
   upload: {
     type: "object",
     properties: {
@@ -192,6 +229,7 @@ export const requestHeaders = {
       "if-none-match": header("`*`: create the region from the body.", "*"),
       ...ifGeneration,
       ...idempotency,
+      ...contentDigest,
     },
   },
 } as const;

@@ -1,20 +1,14 @@
 // regions.ts - /v1/regions and /v1/regions/{region}: create, list, look at, change, delete, flush.
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { Problem } from "../errors.js";
-import { etagsOf, jsonType, writeConditions } from "../headers.js";
+import { jsonType, writeConditions } from "../headers.js";
 import { listQuery, type RegionCreate, type RegionPatch, regionCreate, regionParams, regionPatch } from "../schemas.js";
-import { etagMatches } from "../store/etags.js";
 import type { Failure } from "../store/failure.js";
 import { isRegionName } from "../store/region-name.js";
+import { describeRegion, listRegions, type MetaAnswer, parseCursor, type RegionInfo } from "../store/regions.js";
 import {
-  type Conditions,
-  describeRegion,
-  listRegions,
-  type MetaAnswer,
-  parseCursor,
-  type RegionInfo,
-} from "../store/regions.js";
-import {
+  changeConditions,
+  isUnchanged,
   keyOf,
   notFound,
   type RouteContext,
@@ -118,15 +112,12 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
       response: {
         200: json("The region.", "Region", regionHeaders),
         304: empty("It has not changed.", regionHeaders),
-        ...problems(...readProblems, "header-invalid", "region-not-found", "etag-mismatch"),
+        ...problems(...readProblems, "header-invalid", "region-not-found", ...conditionProblems),
       },
     },
     handler: (request, reply) => {
       const info = infoOf(request);
-      const { "if-match": match, "if-none-match": noneMatch } = request.headers;
-      if (match !== undefined && !etagMatches(etagsOf("If-Match", match, true), info))
-        throw new Problem("etag-mismatch");
-      const unchanged = noneMatch !== undefined && etagMatches(etagsOf("If-None-Match", noneMatch, false), info);
+      const unchanged = isUnchanged(request.headers, info);
       setRegionHeaders(reply, info);
       reply.header("cache-control", "no-cache");
       if (unchanged) {
@@ -173,7 +164,10 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
       const name = regionOf(request);
       if (request.body.size !== undefined) checkSize(request.body.size);
       const key = keyOf(request, () => [JSON.stringify(request.body)]);
-      const answer = await changes.update(context.store(), name, request.body, { ...conditionsOf(request), ...key });
+      const answer = await changes.update(context.store(), name, request.body, {
+        ...changeConditions(writeConditions(request.headers)),
+        ...key,
+      });
       return answerRegion(reply, answer, name);
     },
   });
@@ -188,7 +182,7 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
       description: "Unmaps it and removes its file; an operator's own file stays. There is no way back.",
       tags: [tags.regions],
       params: regionParams,
-      headers: requestHeaders.change,
+      headers: requestHeaders.remove,
       response: {
         204: empty("It is gone.", replayHeader),
         ...problems(...writeProblems, ...keyProblems, ...conditionProblems, "region-not-found"),
@@ -197,7 +191,8 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
     handler: async (request, reply) => {
       const name = regionOf(request);
       const key = keyOf(request, () => []);
-      const answer = await changes.remove(context.store(), name, { ...conditionsOf(request), ...key });
+      const conditions = changeConditions(writeConditions(request.headers));
+      const answer = await changes.remove(context.store(), name, { ...conditions, ...key });
       setReplayed(reply, answer.replayed);
       reply.code(204).send();
     },
@@ -248,13 +243,6 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
 
 function invalid(failure: Failure): Problem {
   return new Problem("validation-failed", `${failure.pointer} ${failure.detail}`, { failures: [failure] });
-}
-
-function conditionsOf(request: FastifyRequest): Conditions {
-  const { ifMatch, ifNoneMatch, ifGeneration } = writeConditions(request.headers) ?? {};
-  const list = (condition: typeof ifMatch) =>
-    condition === undefined || condition === "*" ? condition : [...condition];
-  return { ifMatch: list(ifMatch), ifNoneMatch: list(ifNoneMatch), ifGeneration };
 }
 
 /** What a change left. A replayed answer is about a region that may be gone by now. */

@@ -65,6 +65,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
       batchRegionsMax: regionsPerBatchMax,
       batchBytesMax: limits.batchBytesMax,
       batchBodyBytesMax: context.batchBodyBytesMax,
+      patchBodyBytesMax: context.patchBodyBytesMax,
       patternBytesMax,
       rangesMax: limits.rangesMax,
       readBytesMax: limits.readBytesMax,

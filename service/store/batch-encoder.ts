@@ -40,6 +40,12 @@ export interface BatchConditions {
   ifGeneration?: number | undefined;
 }
 
+/** Bytes that replace those at `offset`. */
+export interface PlainWrite {
+  offset: number;
+  bytes: Uint8Array;
+}
+
 export interface IdempotencyKey {
   /** 16 bytes each. */
   key: Uint8Array;
@@ -120,23 +126,25 @@ export class BatchEncoder {
     return { frame, kept: { guards: kept("guards"), ops: kept("ops"), elseOps: kept("elseOps") } };
   }
 
-  /** One write of plain bytes. */
-  encodeWrite(
+  /** Writes of plain bytes, in their order. */
+  encodeWrites(
     region: string,
-    offset: number,
-    bytes: Uint8Array,
+    writes: readonly PlainWrite[],
     wait: (typeof waits)[number],
     conditions: BatchConditions | undefined,
     key: IdempotencyKey | undefined,
   ): Uint8Array {
     this.beginPlain(region);
     this.conditionCount = conditions === undefined ? 0 : this.conditions(conditions);
-    const at = this.writer.entry(opKinds.write, 0, 0, 0, 0, 0);
-    this.writer.offset(at, offset);
-    this.writer.room(bytes.length);
-    this.writer.bytes.set(bytes, this.writer.length);
-    this.writer.data(at, bytes.length);
-    return this.writer.finish(1, this.conditionCount, 1, 0, waits.indexOf(wait), 0, key?.key, key?.fingerprint);
+    for (const { offset, bytes } of writes) {
+      const at = this.writer.entry(opKinds.write, 0, 0, 0, 0, 0);
+      this.writer.offset(at, offset);
+      this.writer.room(bytes.length);
+      this.writer.bytes.set(bytes, this.writer.length);
+      this.writer.data(at, bytes.length);
+    }
+    const count = writes.length;
+    return this.writer.finish(1, this.conditionCount, count, 0, waits.indexOf(wait), 0, key?.key, key?.fingerprint);
   }
 
   /** Reads of one generation. */

@@ -7,6 +7,7 @@ import {
   BatchEncoder,
   type EncoderLimits,
   type IdempotencyKey,
+  type PlainWrite,
   type Section,
 } from "./batch-encoder.js";
 import type { ChangeFeed } from "./change-feed.js";
@@ -80,18 +81,17 @@ export class Batches {
     return this.commit(store, encoder, frame, body as object);
   }
 
-  /** Replaces bytes. @throws Refused */
+  /** Replaces bytes, all of them in one batch; a failure's index is that of the write. @throws Refused */
   write(
     store: Store,
     region: string,
-    offset: number,
-    bytes: Uint8Array,
+    writes: readonly PlainWrite[],
     wait: Wait,
     conditions: BatchConditions | undefined,
     key: IdempotencyKey | undefined,
   ): Maybe<BatchOutcome> {
     const encoder = this.idle.pop() ?? new BatchEncoder(this.limits);
-    const frame = encoder.encodeWrite(region, offset, bytes, wait, conditions, key);
+    const frame = encoder.encodeWrites(region, writes, wait, conditions, key);
     return this.commit(store, encoder, frame, undefined);
   }
 

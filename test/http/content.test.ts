@@ -116,6 +116,24 @@ storeTest("If-Match, If-None-Match and If-Range, in that order", async (t, f) =>
   t.equal(await status({ "if-range": etag, range: "bytes=0-1" }), 200);
 });
 
+storeTest("Region-If-Generation is If-Match with a number", async (t, f) => {
+  await upload(f, pattern(100));
+  await f.batch("demo", { ops: [{ op: "write", offset: 0, data: "AAAA" }] });
+  const etag = (await f.get(path)).headers.etag!;
+  for (const url of [path, "/v1/regions/demo"]) {
+    const status = async (generation: string, headers: Record<string, string> = {}) =>
+      (await f.get(url, { "region-if-generation": generation, ...headers })).status;
+    t.equal(await status("1"), 200);
+    t.equal(await status("1", { "if-none-match": etag }), 304);
+    t.equal(await status("0", { "if-none-match": etag }), 412, "it comes before If-None-Match");
+    t.equal(await status("one"), 400);
+    const { json } = await f.get(url, { "region-if-generation": "2", range: "bytes=0-1" });
+    t.match(json, { code: "generation-mismatch", failures: [{ limit: 2, actual: 1 }] });
+    t.equal((await f.call("HEAD", url, { headers: { "region-if-generation": "2" } })).status, 412);
+  }
+  t.equal((await f.get(path, { "region-if-generation": "1", range: "bytes=0-1" })).status, 206);
+});
+
 storeTest("HEAD tells what GET would", async (t, f) => {
   await upload(f, pattern(1000));
   const { status, headers, bytes } = await f.call("HEAD", path, { headers: { range: "bytes=0-1" } });
@@ -214,6 +232,18 @@ storeTest("conditions on writes", async (t, f) => {
   t.equal(await write({ "if-match": etag, "content-range": "bytes 0-3/*" }), "etag-mismatch");
 });
 
+storeTest("a retry of a whole replacement with a condition gets the first answer", async (t, f) => {
+  // The condition was looked at before the key, and the retry was told 412.
+  await f.region("demo", 4);
+  const headers = { "if-match": (await f.get(path)).headers.etag!, "idempotency-key": "one" };
+  const first = await put(f, "abcd", headers);
+  const again = await put(f, "abcd", headers);
+  t.equal(again.status, 204);
+  t.equal(again.headers["idempotency-replayed"], "?1");
+  t.equal(again.headers.etag, first.headers.etag);
+  t.equal((await put(f, "abc", { ...headers, "idempotency-key": "two" })).json.code, "etag-mismatch");
+});
+
 storeTest("an upload makes a region of any length, or none", async (t, f) => {
   const bytes = pattern(1_000_000);
   const created = await upload(f, bytes, {}, "?durability=ordered");
@@ -237,6 +267,20 @@ storeTest(
     const { json } = await upload(f, pattern(1001));
     t.match(json, { status: 413, code: "body-too-large", failures: [{ limit: 1000, actual: 1001 }] });
     t.equal((await f.get("/v1/regions/demo")).status, 404);
+    // Without Content-Length it is noticed on the way, and the answer has to reach who is still sending.
+    await f.app.listen({ host: "127.0.0.1", port: 0 });
+    const { port } = f.app.server.address() as AddressInfo;
+    const status = await new Promise<number | undefined>((resolve, reject) => {
+      const headers = { "if-none-match": "*", connection: "close" };
+      const sending = request({ port, method: "PUT", path, headers }, (answer) => {
+        resolve(answer.statusCode);
+        answer.resume();
+        sending.end();
+      });
+      sending.on("error", reject);
+      sending.write(pattern(1001));
+    });
+    t.equal(status, 413);
     t.equal((await upload(f, pattern(1000))).status, 201);
   },
   "--region-bytes-max=1000",
@@ -268,8 +312,9 @@ storeTest("a body may be as long as a batch", async (t, f) => {
 storeTest("what can be done with bytes", async (t, f) => {
   const { status, headers } = await f.call("OPTIONS", path);
   t.equal(status, 204);
-  t.equal(headers.allow, "GET, HEAD, PUT, OPTIONS");
+  t.equal(headers.allow, "GET, HEAD, PUT, PATCH, OPTIONS");
   t.equal(headers["accept-ranges"], "bytes");
+  t.equal(headers["accept-patch"], "message/byterange, multipart/byteranges, application/byteranges");
 });
 
 storeTest("a bytes' media type does not matter", async (t, f) => {

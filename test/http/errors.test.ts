@@ -37,7 +37,7 @@ storeTest("unknown paths and wrong methods", async (t, f) => {
   const wrong: [string, string, string][] = [
     ["DELETE", "/v1/regions", "GET, HEAD, POST"],
     ["PUT", "/v1/regions/demo", "GET, HEAD, PATCH, DELETE"],
-    ["POST", "/v1/regions/demo/content", "HEAD, GET, OPTIONS, PUT"],
+    ["POST", "/v1/regions/demo/content", "HEAD, GET, OPTIONS, PUT, PATCH"],
     ["GET", "/v1/batches", "POST"],
     ["DELETE", "/v1/regions/demo/cells/8", "GET, HEAD, PUT, POST"],
     ["POST", "/readyz", "GET, HEAD"],

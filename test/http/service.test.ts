@@ -104,6 +104,8 @@ const reads = [
   "/v1/regions/demo",
   "/v1/regions/demo/content",
   "/v1/regions/demo/view",
+  "/v1/regions/demo/digest",
+  "/v1/regions/demo/extents",
   "/v1/regions/demo/cells/0",
   "/v1/limits",
 ];
@@ -113,6 +115,7 @@ const writes: [string, string][] = [
   ["PATCH", "/v1/regions/demo"],
   ["DELETE", "/v1/regions/demo"],
   ["PUT", "/v1/regions/demo/content"],
+  ["PATCH", "/v1/regions/demo/content"],
   ["POST", "/v1/regions/demo/batches"],
   ["POST", "/v1/batches"],
   ["PUT", "/v1/regions/demo/cells/0"],

@@ -122,6 +122,7 @@ storeTest("what a stream refuses as a whole", async (t, f) => {
   for (const [name, value] of [
     ["if-match", "*"],
     ["region-if-generation", "0"],
+    ["content-digest", "sha-256=:AA==:"],
   ] as const) {
     t.match((await sendLines(f, body, url, { [name]: value })).json, { status: 400, code: "header-invalid" });
   }

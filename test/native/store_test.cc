@@ -218,6 +218,39 @@ void regions() {
     CHECK(facts.st_blocks * 512 < 1 << 20);
     CHECK_EQ(c.remove("sparse"), Code::ok);
   });
+
+  check::test("data and holes are listed in order, without gaps, a number at a time", [] {
+    Lives lives;
+    Client& c = lives.open();
+    constexpr uint64_t size = uint64_t{16} << 20, written = uint64_t{8} << 20;
+    CHECK_EQ(c.create("sparse", size, Durability::durable, kMetaSparse), Code::ok);
+    CHECK_EQ(c.write("sparse", written, "here"), Code::ok);
+    std::vector<Extent> extents;
+    Store::ReadFacts facts = {};
+    CHECK_EQ(c.store->extents("sparse", 0, size, 100, &extents, &facts), Code::ok);
+    CHECK_EQ(facts.region.generation, 1u);
+    CHECK_EQ(facts.region.size, size);
+    CHECK_EQ(extents.size(), 3u);
+    uint64_t at = 0;
+    for (const Extent& extent : extents) {
+      CHECK_EQ(extent.offset, at);
+      CHECK_EQ(extent.data, extent.offset <= written && written < extent.offset + extent.length);
+      at += extent.length;
+    }
+    CHECK_EQ(at, size);
+    const std::vector<Extent> all = extents;
+    extents.clear();
+    CHECK_EQ(c.store->extents("sparse", 5, size - 10, 2, &extents, &facts), Code::ok);
+    CHECK_EQ(extents.size(), 2u);
+    CHECK_EQ(extents[0].offset, 5u);
+    CHECK_EQ(extents[0].length, all[0].length - 5);
+    CHECK(extents[1].data);
+    CHECK_EQ(c.store->extents("sparse", 1, size, 100, &extents, &facts), Code::out_of_bounds);
+    CHECK_EQ(c.store->extents("nope", 0, 0, 100, &extents, &facts), Code::region_not_found);
+    extents.clear();
+    CHECK_EQ(c.store->extents("sparse", size, 0, 100, &extents, &facts), Code::ok);
+    CHECK(extents.empty());
+  });
 }
 
 void batches() {
