@@ -10,6 +10,7 @@
 //
 // The native watchdog holds the same deadlines from a thread of its own: whatever hangs here, the process ends. Nothing here
 // listens, opens or parses; it is handed the server, the listening descriptor and what to close.
+import { setMaxListeners } from "node:events";
 import type { Server } from "node:http";
 import { exitCodes, lifecycle as nativeProcess } from "../native/lifecycle.js";
 import { Connections } from "./connections.js";
@@ -66,6 +67,8 @@ export class Lifecycle implements LifecycleView {
   readonly #stop = new AbortController();
 
   constructor(times: DrainTimes, log: Logger, native: NativeProcess = nativeProcess) {
+    // Every long poll and stream of batches listens.
+    setMaxListeners(0, this.#stop.signal);
     this.#times = times;
     this.#log = log;
     this.#native = native;

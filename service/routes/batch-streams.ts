@@ -83,7 +83,7 @@ function lines(context: RouteContext, request: FastifyRequest, region: string | 
       try {
         const key = keyOfLine?.(line);
         const outcome = batches.run(store, parseLine(line, batchBodyBytesMax), region, undefined, key);
-        return outcome instanceof Promise ? outcome.then(lineOf).catch(lineOfProblem) : lineOf(outcome);
+        return outcome instanceof Promise ? outcome.then(lineOf, lineOfProblem) : lineOf(outcome);
       } catch (error) {
         return lineOfProblem(error);
       }

@@ -19,7 +19,7 @@ const root = resolve(dirname(fileURLToPath(import.meta.url)), "../../..");
 const help = `npm run bench [-- OPTIONS]
 
   --quick              one short round of everything with 16 connections: shows that it runs, not how fast
-  --case NAME          only this case (repeatable): ${cases.map((one) => one.name).join(", ")}, native, starts
+  --case NAME          only this case (repeatable): ${cases.map((one) => one.name).join(", ")}, stream, native, starts
   --mode NAME          only this durability (repeatable): ${modes.join(", ")}
   --connections N      only this many connections (repeatable; 16 and 64)
   --rounds N           fresh processes for each contestant (5)
@@ -68,8 +68,9 @@ const connectionCounts = options.connections?.map((text) => positive("connection
   ...(options.quick ? [] : [64]),
 ];
 for (const name of options.case ?? []) {
-  if (name !== "native" && name !== "starts" && !cases.some((one) => one.name === name))
+  if (!["stream", "native", "starts"].includes(name) && !cases.some((one) => one.name === name)) {
     wrong(`no case "${name}"; see --help`);
+  }
 }
 for (const name of options.mode ?? []) if (!modes.some((mode) => mode === name)) wrong(`no durability "${name}"`);
 const chosenCases = cases.filter((one) => options.case?.includes(one.name) ?? true);
@@ -487,6 +488,6 @@ for (const { regionBytes, sparse, readyMs, recoveryMs } of starts) {
 mkdirSync(dirname(resolve(options.out)), { recursive: true });
 appendFileSync(
   resolve(options.out),
-  `${JSON.stringify({ ...about, quick: options.quick, figures, native, starts })}\n`,
+  `${JSON.stringify({ ...about, quick: options.quick, figures, streams, native, starts })}\n`,
 );
 console.log(`\nappended to ${options.out}`);

@@ -13,10 +13,14 @@ const isLines = kind === "lines";
 const work = cases.find(({ name }) => name === "write64")!;
 const encoder = new BatchEncoder({ opsMax: 1, guardsMax: 1 });
 const newline = 0x0a;
+/** Sent and not answered, of one connection: what sockets hold beyond that would only make the run longer. */
+const unansweredMax = 8192;
 
 /** The same batches that are sent one a request elsewhere, in one piece. */
+const requests = requestsOf(work, Number(seed));
+const pieceBatches = requests.length;
 const piece = Buffer.concat(
-  requestsOf(work, Number(seed)).map(({ body }) => {
+  requests.map(({ body }) => {
     if (isLines) return Buffer.concat([body!, Buffer.from("\n")]);
     const frame = encoder.encode(JSON.parse(body!.toString()), scattered.name, undefined, undefined);
     if (frame === undefined) throw new Error(JSON.stringify(encoder.failures));
@@ -31,6 +35,7 @@ async function generation(): Promise<number> {
 
 let stopping = false;
 let answered = 0;
+const stop: (() => void)[] = [];
 
 async function stream(): Promise<void> {
   const outgoing = request({
@@ -41,11 +46,16 @@ async function stream(): Promise<void> {
     headers: { "content-type": isLines ? "application/x-ndjson" : "application/vnd.holdfast.batch" },
     agent: false,
   });
+  let unanswered = 0;
   const send = () => {
-    while (!stopping) if (!outgoing.write(piece)) return;
-    outgoing.end();
+    while (!stopping && unanswered < unansweredMax && !outgoing.writableNeedDrain) {
+      unanswered += pieceBatches;
+      outgoing.write(piece);
+    }
+    if (stopping && !outgoing.writableEnded) outgoing.end();
   };
   outgoing.on("drain", send);
+  stop.push(send);
   send();
   const [incoming] = await once(outgoing, "response");
   if (incoming.statusCode !== 200) throw new Error(`the stream was answered ${incoming.statusCode}`);
@@ -53,14 +63,18 @@ async function stream(): Promise<void> {
   let bytes = 0;
   let answerBytes = 0;
   for await (const chunk of incoming as AsyncIterable<Buffer>) {
+    let count = 0;
     if (isLines) {
-      for (let at = chunk.indexOf(newline); at !== -1; at = chunk.indexOf(newline, at + 1)) answered++;
+      for (let at = chunk.indexOf(newline); at !== -1; at = chunk.indexOf(newline, at + 1)) count++;
     } else {
       answerBytes ||= 8 + chunk.readUInt32LE(0);
       bytes += chunk.length;
-      answered += Math.floor(bytes / answerBytes);
+      count = Math.floor(bytes / answerBytes);
       bytes %= answerBytes;
     }
+    answered += count;
+    unanswered -= count;
+    send();
   }
 }
 
@@ -69,6 +83,7 @@ const since = performance.now();
 const streams = Array.from({ length: Number(connections) }, stream);
 setTimeout(() => {
   stopping = true;
+  for (const end of stop) end();
 }, Number(seconds) * 1000);
 await Promise.all(streams);
 const took = (performance.now() - since) / 1000;

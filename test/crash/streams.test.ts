@@ -47,6 +47,7 @@ t.test("event streams and long polls end with the service, in time", async (t) =
     else t.same(JSON.parse(text).items, []);
   }
   t.match(service.find("drained"), { cut: 0, aborted: 0 });
+  t.equal(service.stderr, "", "as many as there may be are no leak that Node warns of");
   await service.remove();
 });
 
