@@ -844,6 +844,13 @@ export const extentsQuery = {
       description: "Extents a page.",
       examples: [100],
     },
+    since: {
+      type: "integer",
+      minimum: 0,
+      maximum: safeMax,
+      description: "Ranges that changed after this generation, in place of data and holes.",
+      examples: [0],
+    },
   },
 } as const;
 export type ExtentsQuery = XStatic<typeof extentsQuery>;
@@ -853,9 +860,9 @@ const extent: Schema = {
   ...object({
     offset: position("Position of the first byte.", 0),
     length: position("Bytes.", 4096),
-    kind: choice(["data", "hole"], "A hole reads as zeros."),
+    kind: choice(["data", "hole", "changed"], "A hole reads as zeros."),
   }),
-  description: "A range that is all data or all hole.",
+  description: "A range that is all data, all hole, or has changed.",
 };
 
 const extentPage: Schema = {

@@ -4,9 +4,9 @@ import { Problem } from "../errors.js";
 import { EventStreams } from "../event-stream.js";
 import { accepts, lastEventId } from "../headers.js";
 import { type ChangesQuery, changesQuery, regionParams } from "../schemas.js";
-import type { Change, Changes } from "../store/change-feed.js";
+import type { Change } from "../store/change-feed.js";
 import type { RegionInfo } from "../store/regions.js";
-import { notFound, type RouteContext, regionOf } from "./context.js";
+import { compacted, notFound, type RouteContext, regionOf } from "./context.js";
 import { endless, json, problems, readProblems, requestHeaders, tags } from "./describe.js";
 
 const eventsType = "text/event-stream";
@@ -148,13 +148,4 @@ export function changeRoutes(app: FastifyInstance, context: RouteContext): void 
 function describe({ generation, at, kind, ranges }: Change, info: RegionInfo) {
   const durable = generation <= info.durableGeneration;
   return { generation, at: new Date(at).toISOString(), kind, ranges, durable };
-}
-
-function compacted({ oldest }: Changes, since: number, { generation }: RegionInfo): Problem {
-  const detail =
-    since > generation
-      ? `the region is at generation ${generation}: ${since} is not one of its`
-      : `changes are remembered from generation ${oldest} on`;
-  const failures = [{ code: "generation-compacted", limit: oldest, actual: since }];
-  return new Problem("generation-compacted", detail, { failures });
 }

@@ -7,7 +7,7 @@ import type { LifecycleView } from "../lifecycle-view.js";
 import type { Metrics } from "../metrics.js";
 import type { BatchConditions, IdempotencyKey } from "../store/batch-encoder.js";
 import type { Batches } from "../store/batches.js";
-import type { ChangeFeed } from "../store/change-feed.js";
+import type { ChangeFeed, Changes } from "../store/change-feed.js";
 import { type Etag, etagMatches, formatEtag } from "../store/etags.js";
 import { idempotencyKey } from "../store/idempotency.js";
 import { isRegionName } from "../store/region-name.js";
@@ -64,6 +64,16 @@ export function regionOf(request: FastifyRequest): string {
 
 export function notFound(region: string): Problem {
   return new Problem("region-not-found", `no region of the name ${JSON.stringify(region)}`);
+}
+
+/** Of what has changed since a generation that is not remembered any more, or never was. */
+export function compacted({ oldest }: Changes, since: number, { generation }: Etag): Problem {
+  const detail =
+    since > generation
+      ? `the region is at generation ${generation}: ${since} is not one of its`
+      : `changes are remembered from generation ${oldest} on`;
+  const failures = [{ code: "generation-compacted", limit: oldest, actual: since }];
+  return new Problem("generation-compacted", detail, { failures });
 }
 
 /** The store's key for this request, if the client sent one. `parts` is what makes the request what it is. */

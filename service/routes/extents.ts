@@ -1,7 +1,11 @@
-// extents.ts - GET /v1/regions/{region}/extents: which ranges of a region hold data, and which are holes.
+// extents.ts - GET /v1/regions/{region}/extents: which ranges of a region hold data and which are holes, or which have
+// changed since a generation.
 import type { FastifyInstance } from "fastify";
 import { type ExtentsQuery, extentsQuery, regionParams } from "../schemas.js";
-import { notFound, type RouteContext, regionOf, setRegionHeaders } from "./context.js";
+import type { ChangeFeed } from "../store/change-feed.js";
+import { mergeSpans } from "../store/ranges.js";
+import type { RegionInfo } from "../store/regions.js";
+import { compacted, notFound, type RouteContext, regionOf, setRegionHeaders } from "./context.js";
 import { json, problems, readProblems, regionHeaders, tags } from "./describe.js";
 
 export function extentRoutes(app: FastifyInstance, context: RouteContext): void {
@@ -12,22 +16,37 @@ export function extentRoutes(app: FastifyInstance, context: RouteContext): void 
     schema: {
       operationId: "listExtents",
       summary: "List data and holes",
-      description:
+      description: [
         "Ranges that hold data and holes, in their order and without gaps, as the file system tells them. A hole reads as zeros; space may be reserved for it. `nextOffset` leads to the next page.",
+        "With `since` the ranges that changed after that generation, as far as this run of the service remembers (`changesKeptMax` of GET /v1/limits); of a batch that wrote many ranges, fewer that cover them. Go on from the `generation` of the first page: to copy a region again and again, read only these.",
+      ].join("\n\n"),
       tags: [tags.content],
       params: regionParams,
       querystring: extentsQuery,
       response: {
         200: json("A page of extents.", "ExtentPage", regionHeaders),
-        ...problems(...readProblems, "query-param-invalid", "region-not-found", "out-of-bounds", "region-faulted"),
+        ...problems(
+          ...readProblems,
+          "query-param-invalid",
+          "region-not-found",
+          "generation-compacted",
+          "out-of-bounds",
+          "region-faulted",
+        ),
       },
     },
     handler: async (request, reply) => {
       const name = regionOf(request);
       const store = context.store();
-      const { offset, limit } = request.query;
-      const size = store.info(name)?.size;
-      if (size === undefined) throw notFound(name);
+      const { offset, limit, since } = request.query;
+      const info = store.info(name);
+      if (info === undefined) throw notFound(name);
+      const { size } = info;
+      if (since !== undefined) {
+        const page = changedSince(context.feed, info, since, offset, limit);
+        setRegionHeaders(reply, info);
+        return page;
+      }
       const found = await store.extents(name, offset, Math.max(0, size - offset), limit);
       setRegionHeaders(reply, found);
       const last = found.extents.at(-1);
@@ -41,4 +60,29 @@ export function extentRoutes(app: FastifyInstance, context: RouteContext): void 
       };
     },
   });
+}
+
+/** A page of it from `offset` on. @throws Problem generation-compacted */
+function changedSince(feed: ChangeFeed, info: RegionInfo, since: number, offset: number, limit: number) {
+  const { name, size, durableGeneration } = info;
+  const changes = feed.read(name, info, since, Number.POSITIVE_INFINITY);
+  if (changes.gap) throw compacted(changes, since, info);
+  const inside = changes.items.flatMap(({ ranges }) =>
+    ranges.flatMap((range) => {
+      // What a resize took away is not there to be read.
+      const from = Math.max(range.offset, offset);
+      const length = Math.min(range.offset + range.length, size) - from;
+      return length > 0 ? [{ offset: from, length }] : [];
+    }),
+  );
+  const ranges = mergeSpans(inside).sort((a, b) => a.offset - b.offset);
+  const items = ranges.slice(0, limit).map((range) => ({ ...range, kind: "changed" }));
+  return {
+    items,
+    nextOffset: ranges[limit]?.offset ?? null,
+    size,
+    // Batches that are committed and not answered yet are not among them.
+    generation: changes.newest,
+    durableGeneration: Math.min(durableGeneration, changes.newest),
+  };
 }

@@ -70,6 +70,46 @@ storeTest("a page at a time", async (t, f) => {
   );
 });
 
+storeTest(
+  "what has changed since a generation",
+  async (t, f) => {
+    await f.region("demo", 10_000);
+    const changed = async (query: string) => (await extents(f, `?${query}`)).json;
+    t.match(await changed("since=0"), { items: [], generation: 0, nextOffset: null, size: 10_000 });
+    await f.batch("demo", fill(100, 50));
+    await f.batch("demo", { ops: [fill(5000, 10).ops[0], fill(120, 80).ops[0]] });
+    await f.batch("demo", fill(9000, 1000));
+    const all = await changed("since=0");
+    t.match(all, { generation: 3, durableGeneration: 3, nextOffset: null });
+    t.same(all.items, [
+      { offset: 100, length: 100, kind: "changed" },
+      { offset: 5000, length: 10, kind: "changed" },
+      { offset: 9000, length: 1000, kind: "changed" },
+    ]);
+    t.same((await changed("since=2")).items, [{ offset: 9000, length: 1000, kind: "changed" }]);
+    t.same((await changed("since=3")).items, []);
+    const page = await changed("since=0&limit=1&offset=150");
+    t.match(page, { items: [{ offset: 150, length: 50 }], nextOffset: 5000 });
+    t.match(await changed("since=0&limit=9&offset=5000"), {
+      items: [{ offset: 5000 }, { offset: 9000 }],
+      nextOffset: null,
+    });
+
+    const { headers } = await f.get("/v1/regions/demo");
+    await f.call("PATCH", "/v1/regions/demo", { body: { size: 9500 }, headers: { "if-match": headers.etag! } });
+    t.same((await changed("since=2")).items, [{ offset: 9000, length: 500, kind: "changed" }], "what is left of it");
+    await f.call("PATCH", "/v1/regions/demo", { body: { size: 12_000 } });
+    t.same((await changed("since=4")).items, [{ offset: 9500, length: 2500, kind: "changed" }], "a resize is a change");
+
+    for (let i = 0; i < 4; i++) await f.batch("demo", fill(i, 1));
+    const gone = await extents(f, "?since=4");
+    t.match(gone.json, { status: 410, code: "generation-compacted", failures: [{ limit: 5, actual: 4 }] });
+    t.equal((await changed("since=5")).items.length, 1);
+    t.equal((await changed("since=10")).code, "generation-compacted", "not one of its generations");
+  },
+  "--changes-kept-max=4",
+);
+
 storeTest("what can't be listed", async (t, f) => {
   await f.region("demo", 4096);
   t.same((await extents(f, "?offset=4096")).json.items, []);
