@@ -26,7 +26,7 @@ interface Input {
   body: string | Buffer | undefined;
 }
 
-const runs = 60;
+const runs = 40;
 const regionBytes = 256;
 
 /** Numbers around which programs go wrong. */
@@ -130,7 +130,7 @@ function spoil(value: Json, choices: readonly number[], by: Json | undefined): J
 
 const maybeSpoilt = (value: fc.Arbitrary<Json>): fc.Arbitrary<Json> =>
   fc.oneof(
-    { arbitrary: value, weight: 2 },
+    { arbitrary: value, weight: 3 },
     {
       arbitrary: fc
         .tuple(value, fc.array(fc.nat(63), { maxLength: 4 }), fc.option(junk, { nil: undefined }))
@@ -143,11 +143,21 @@ const visible = (text: string) => text.replace(/[^\x20-\x7e]/g, "?");
 
 function inputsOf(values: Values, path: string, operation: Operation): fc.Arbitrary<Input> {
   const parameters = operation.parameters ?? [];
-  const parts = parameters.map(({ name, required, schema }) => {
+  const parts = parameters.map(({ name, in: place, required, schema }) => {
+    const examples = (schema.examples as Json[] | undefined) ?? [];
     const good =
-      name === "region" ? fc.constantFrom<Json>("demo", "demo", "demo", "other", "absent") : values.of(schema);
-    const given = fc.oneof({ arbitrary: good, weight: 5 }, { arbitrary: junk, weight: 1 });
-    return required === true ? given : fc.option(given, { nil: undefined, freq: 3 });
+      name === "region"
+        ? fc.constantFrom<Json>("demo", "demo", "demo", "demo", "other", "absent")
+        : name === "wait"
+          ? // A long poll would wait.
+            fc.constant<Json>(0)
+          : place === "header"
+            ? fc.constantFrom(...examples)
+            : values.of(schema);
+    const given = fc.oneof({ arbitrary: good, weight: 7 }, { arbitrary: name === "wait" ? good : junk, weight: 1 });
+    // Headers are conditions: with many of them next to nothing would be carried out.
+    const absent = { arbitrary: fc.constant(undefined), weight: place === "header" ? 7 : 1 };
+    return required === true ? given : fc.oneof(absent, { arbitrary: given, weight: 1 });
   });
   const bodies = Object.entries(operation.requestBody?.content ?? {}).map(([type, { schema }]) =>
     (type.endsWith("json")
@@ -194,6 +204,8 @@ storeTest(
     const values = new Values(document.components.schemas);
     const seed = Number(process.hrtime.bigint() % 1_000_000_007n);
     t.comment(`seed ${seed}`);
+    let tried = 0;
+    let succeeded = 0;
     for (const [path, operations] of Object.entries(document.paths)) {
       for (const [method, operation] of Object.entries(operations)) {
         const statuses: Record<number, number> = {};
@@ -203,6 +215,8 @@ storeTest(
           fc.asyncProperty(inputsOf(values, path, operation), async ({ url, headers, body }) => {
             const { status, text, headers: answered } = await f.call(method.toUpperCase(), url, { headers, body });
             statuses[status] = (statuses[status] ?? 0) + 1;
+            tried++;
+            if (status < 300) succeeded++;
             if (status >= 500) throw new Error(`${status}: ${text}`);
             // The store stays as it is in kind: regions that came are gone again, and those that went are back.
             if (status === 201) await f.call("DELETE", answered.location!);
@@ -212,13 +226,12 @@ storeTest(
         );
         const told = Object.entries(statuses).map(([status, count]) => `${count} x ${status}`);
         t.pass(`${operation.operationId}: ${told.join(", ")}`);
-        if (!fewer)
-          t.ok(
-            Object.keys(statuses).some((status) => Number(status) < 300),
-            `${operation.operationId} succeeded`,
-          );
       }
     }
+    t.ok(
+      succeeded > tried / 5,
+      `${succeeded} of ${tried} inputs were carried out: enough to get behind the first checks`,
+    );
   },
   "--region-bytes-max=64KiB",
 );

@@ -2,7 +2,10 @@
 import { readFileSync } from "node:fs";
 import { generate, pathOf } from "../../openapi/export.js";
 import { problemCodes } from "../../service/errors.js";
+import { Lifecycle } from "../../service/lifecycle.js";
 import type { LifecycleState } from "../../service/lifecycle-view.js";
+import { Log } from "../../service/log.js";
+import { Metrics } from "../../service/metrics.js";
 import { storeTest } from "../fixture.js";
 
 const json = { "content-type": "application/json" };
@@ -97,6 +100,38 @@ storeTest("metrics and status", async (t, f) => {
     inFlight: 1,
     store: { regions: 1, counters: { commits: Number }, recovery: { clean: true } },
   });
+});
+
+storeTest("the dashboard names metrics and labels that there are", async (t, f) => {
+  await f.region("demo", 8);
+  const lifecycle = new Lifecycle({ lameDuckMs: 0, bodyGraceMs: 0, softMs: 0, hardMs: 0 }, new Log("silent"));
+  // What the process tells of itself, and what requests leave behind.
+  const text = `${await new Metrics().text(f.store, lifecycle)}${(await f.get("/metrics")).text}`;
+  const labels = new Map<string, Set<string>>();
+  for (const [, name, pairs = ""] of text.matchAll(/^([a-z0-9_]+)(?:\{([^}]*)\})? /gm)) {
+    const known = labels.get(name!) ?? new Set();
+    for (const [, label] of pairs.matchAll(/([a-z]+)="/g)) known.add(label!);
+    labels.set(name!, known);
+  }
+  const dashboard = readFileSync(new URL("../../../docker/grafana.json", import.meta.url), "utf8");
+  const panels = JSON.parse(dashboard).panels as { title: string; targets: { expr: string; legendFormat: string }[] }[];
+  const named = new Set<string>();
+  for (const { title, targets } of panels) {
+    for (const { expr, legendFormat } of targets) {
+      const names = [...expr.matchAll(/\b(?:holdfast|nodejs|process)_[a-z0-9_]+/g)].map(([name]) => name);
+      t.ok(names.length > 0, `${title}: ${expr}`);
+      for (const name of names) t.ok(labels.has(name), `${title}: ${name} is told by /metrics`);
+      for (const name of names) named.add(name);
+      const by = /\bby \(([^)]*)\)/.exec(expr)?.[1]?.split(/, */) ?? [];
+      const shown = [...legendFormat.matchAll(/\{\{(\w+)\}\}/g)].map(([, label]) => label!);
+      // Prometheus itself adds the instance.
+      for (const label of [...by, ...shown].filter((one) => one !== "instance")) {
+        const has = names.some((name) => labels.get(name)?.has(label));
+        t.ok(has, `${title}: ${label} is a label of ${names.join(", ")}`);
+      }
+    }
+  }
+  t.ok(named.size > 20, `${named.size} metrics are on the dashboard`);
 });
 
 const reads = [
