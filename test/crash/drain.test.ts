@@ -1,7 +1,7 @@
 // drain.test.ts - SIGTERM and SIGINT against the real service: what clients see, what survives, how long it takes.
-import { execFileSync } from "node:child_process";
 import t from "tap";
 import { ServiceProcess } from "../service-process.js";
+import { slowness } from "../slowness.js";
 import { Load, loadRegionBytes, valuesIn, verdict } from "./load.js";
 
 const clients = 40;
@@ -31,16 +31,6 @@ async function contentOf(service: ServiceProcess, name: string): Promise<Buffer>
 function median(values: number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)] as number;
-}
-
-/** How many times slower than at rest this machine is now, by the start of an empty program: 60 ms at rest, seldom less. */
-function slowness(): number {
-  const times = Array.from({ length: 5 }, () => {
-    const since = performance.now();
-    execFileSync(process.execPath, ["-e", "0"]);
-    return performance.now() - since;
-  });
-  return Math.max(1, median(times) / 60);
 }
 
 t.test(`${stops} stops under ${clients} keep-alive clients`, { timeout: 180_000 }, async (t) => {

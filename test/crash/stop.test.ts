@@ -9,9 +9,10 @@ import t, { type Test } from "tap";
 import { lifecycle } from "../../native/index.js";
 import { RawClient } from "../raw-client.js";
 import { freshDir, main, ServiceProcess, type StartOptions } from "../service-process.js";
+import { slowness } from "../slowness.js";
 import { Load, loadRegionBytes, verdict } from "./load.js";
 
-/** The machine may be busy: how much later than promised something may be seen. */
+/** How much later than promised something may be seen, on a machine at rest. */
 const slackMs = 150;
 const batchPath = "/v1/regions/demo/batches";
 const batch = JSON.stringify({ ops: [{ op: "add", offset: 0, type: "u64", value: 1 }] });
@@ -86,7 +87,9 @@ async function blockable(
 }
 
 function between(t: Test, ms: number, from: number, to: number, what: string): void {
-  t.ok(ms >= from && ms <= to + slackMs, `${what}: ${ms.toFixed(0)} ms, ${from} to ${to}`);
+  // How busy the machine is costs time to find out, so it is asked only where it matters.
+  const inTime = ms <= to + slackMs || ms <= (to + slackMs) * slowness();
+  t.ok(ms >= from && inTime, `${what}: ${ms.toFixed(0)} ms, ${from} to ${to}`);
 }
 
 t.test("lame duck: reads are answered, changes are refused, every answer closes", async (t) => {

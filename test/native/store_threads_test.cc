@@ -120,7 +120,10 @@ void load() {
         Bytes answer;
         while (!over) c.store->commit(frame, Store::Patience::may_block, 1, &answer);
       });
+    // On a busy machine the changes could be over before the first batch.
+    while (c.info("demo").generation < 100) std::this_thread::yield();
     const Clock::time_point start = Clock::now();
+    const uint64_t before = c.info("demo").generation;
     MetaChange labels;
     for (int i = 0; i < 10; i++) {
       labels.labels = R"({"i":")" + std::to_string(i) + R"("})";
@@ -130,9 +133,8 @@ void load() {
     const double seconds = seconds_since(start);
     over = true;
     for (std::thread& writer : writers) writer.join();
-    CHECK(c.info("demo").generation > 100);
     printf("# ten changes and ten flushes beside %llu batches: %.0f ms\n",
-           static_cast<unsigned long long>(c.info("demo").generation), seconds * 1000);
+           static_cast<unsigned long long>(c.info("demo").generation - before), seconds * 1000);
     CHECK(seconds < 20);
   });
 
