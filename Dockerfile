@@ -21,7 +21,7 @@ COPY scripts scripts
 COPY native native
 RUN node scripts/build.mjs "$NATIVE"
 COPY . .
-RUN node scripts/build.mjs ts && find dist -name '*.map' -delete && strip --strip-debug build/Release/*.node \
+RUN node scripts/build.mjs ts && find dist \( -name '*.map' -o -name '*.d.ts' \) -delete && strip --strip-debug build/Release/*.node \
  && mkdir -p /out/data /out/app/dist /out/app/build/Release && cp package.json LICENSE /out/app \
  && cp -r dist/service dist/native /out/app/dist && cp -r ui /out/app && cp build/Release/*.node /out/app/build/Release
 

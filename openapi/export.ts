@@ -1,6 +1,6 @@
-// export.ts - writes openapi/openapi.json and openapi/problems.md from the service's own routes and problems.
+// export.ts - writes openapi/openapi.json, problems.md and types.ts from the service's own routes and problems.
 //
-//   npm run openapi              writes both
+//   npm run openapi              writes them
 //   npm run openapi -- --check   writes nothing, exits 1 when one of them is stale
 import { readFileSync, writeFileSync } from "node:fs";
 import { buildApp } from "../service/app.js";
@@ -8,6 +8,7 @@ import { loadConfig } from "../service/config.js";
 import { problemCodes, problemKinds } from "../service/errors.js";
 import type { LifecycleView } from "../service/lifecycle-view.js";
 import { openapiText } from "../service/openapi.js";
+import { clientTypes } from "./client-types.js";
 
 // The document is the same in every state and with every setting.
 const asleep: LifecycleView = {
@@ -34,6 +35,7 @@ export async function generate(): Promise<Map<string, string>> {
   return new Map([
     ["openapi.json", document],
     ["problems.md", problemsText()],
+    ["types.ts", await clientTypes(document)],
   ]);
 }
 

@@ -1,6 +1,6 @@
 // backends.ts - where a drilled service runs: a process, process 1 of a PID namespace, a container of an engine. All give
 // the same: start, signal, freeze, stop with a grace, and how and when it ended. What is done to it is scenarios.ts's.
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { Agent } from "node:http";
@@ -9,8 +9,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { exchange } from "../../service/client.js";
 import { Engine, EngineError } from "./engine.js";
-import { exchange, type Target } from "./load.js";
+import type { Target } from "./load.js";
 
 export type BackendName = "process" | "pidns" | "docker" | "podman";
 export type Signal = "SIGTERM" | "SIGINT" | "SIGKILL" | "SIGUSR2";
@@ -64,6 +65,8 @@ export interface Instance {
   stop(graceS: number): Promise<void>;
   /** As this machine numbers it; 0 if it is not on this machine. */
   hostPid(): Promise<number>;
+  /** Waits until it runs again without having been started by us; false when it does not within the time. */
+  restarted(msMax: number): Promise<boolean>;
 }
 
 export interface Backend {
@@ -73,11 +76,14 @@ export interface Backend {
   readonly isContainer: boolean;
   /** A sentence why it can't be used here. */
   missing(): Promise<string | undefined>;
-  site(): Promise<Site>;
+  /** With `diskBytes`, on a file system of its own of this size, in memory; that needs root. */
+  site(diskBytes?: number): Promise<Site>;
   /** A second site on the same data. */
   twin(site: Site): Promise<Site>;
 }
 
+/** Of the Dockerfile. */
+const imageUser = 10001;
 const root = fileURLToPath(new URL("../../../", import.meta.url));
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 export const now = (): number => performance.timeOrigin + performance.now();
@@ -97,6 +103,25 @@ function lineOf(text: string): Line {
 function nodeOptions(launch: Launch): Record<string, string> {
   if (launch.preload === undefined) return {};
   return { NODE_OPTIONS: `--import=data:text/javascript,${encodeURIComponent(launch.preload)}` };
+}
+
+/** A folder for data, below DRILL_DIR or the folder for temporary files. */
+class DataDir {
+  readonly path = mkdtempSync(join(process.env.DRILL_DIR ?? tmpdir(), "holdfast-drill-"));
+  readonly #isMounted: boolean;
+
+  constructor(diskBytes: number | undefined) {
+    this.#isMounted = diskBytes !== undefined;
+    if (!this.#isMounted) return;
+    // The image's user owns it.
+    const options = `size=${diskBytes},mode=0755,uid=${imageUser},gid=${imageUser}`;
+    execFileSync("mount", ["-t", "tmpfs", "-o", options, "holdfast-drill", this.path]);
+  }
+
+  remove(): void {
+    if (this.#isMounted) execFileSync("umount", [this.path]);
+    rmSync(this.path, { recursive: true, force: true });
+  }
 }
 
 // ---- processes ----
@@ -171,6 +196,11 @@ class ProcessInstance implements Instance {
     return this.#send(signal);
   }
 
+  // Nobody does that here.
+  async restarted(): Promise<boolean> {
+    return false;
+  }
+
   pause(): Promise<void> {
     return this.#send("SIGSTOP");
   }
@@ -207,16 +237,16 @@ class ProcessBackend implements Backend {
       : `unshare: ${tried.stderr || tried.error?.message || "no PID namespaces"}`.trim();
   }
 
-  async site(): Promise<Site> {
-    const dir = mkdtempSync(join(process.env.DRILL_DIR ?? tmpdir(), "holdfast-drill-"));
-    return this.#siteOn(dir, true);
+  async site(diskBytes?: number): Promise<Site> {
+    const dir = new DataDir(diskBytes);
+    return this.#siteOn(dir.path, () => dir.remove());
   }
 
   twin(site: Site): Promise<Site> {
-    return this.#siteOn((site as Site & { dir: string }).dir, false);
+    return this.#siteOn((site as Site & { dir: string }).dir);
   }
 
-  async #siteOn(dir: string, owns: boolean): Promise<Site & { dir: string }> {
+  async #siteOn(dir: string, remove?: () => void): Promise<Site & { dir: string }> {
     const target = { host: "127.0.0.1", port: await freePort() };
     const started: ProcessInstance[] = [];
     return {
@@ -248,7 +278,7 @@ class ProcessBackend implements Backend {
           await instance.signal("SIGKILL");
           await instance.ended;
         }
-        if (owns) rmSync(dir, { recursive: true, force: true });
+        remove?.();
       },
     };
   }
@@ -309,17 +339,21 @@ class ContainerBackend implements Backend {
     return undefined;
   }
 
-  async site(): Promise<Site> {
+  async site(diskBytes?: number): Promise<Site> {
     const volume = `holdfast-drill-${randomBytes(4).toString("hex")}`;
-    await this.engine.createVolume(volume);
-    return this.#siteOn(volume, true);
+    const dir = diskBytes === undefined ? undefined : new DataDir(diskBytes);
+    await this.engine.createVolume(volume, dir?.path);
+    return this.#siteOn(volume, async () => {
+      await this.engine.removeVolume(volume);
+      dir?.remove();
+    });
   }
 
   twin(site: Site): Promise<Site> {
-    return this.#siteOn((site as Site & { volume: string }).volume, false);
+    return this.#siteOn((site as Site & { volume: string }).volume);
   }
 
-  async #siteOn(volume: string, owns: boolean): Promise<Site & { volume: string }> {
+  async #siteOn(volume: string, remove?: () => Promise<void>): Promise<Site & { volume: string }> {
     const { options, engine } = this;
     const target = { host: "127.0.0.1", port: options.published ? await freePort() : options.port };
     const made: string[] = [];
@@ -348,7 +382,7 @@ class ContainerBackend implements Backend {
       },
       remove: async () => {
         for (const id of made) await engine.remove(id);
-        if (owns) await engine.removeVolume(volume);
+        await remove?.();
       },
     };
   }
@@ -364,7 +398,7 @@ class ContainerBackend implements Backend {
       Env: Object.entries(env).map(([name, value]) => `${name}=${value}`),
       ...(launch.script === undefined ? {} : { Entrypoint: ["node", `/app/dist/service/${launch.script}`] }),
       ...(launch.stopSignal === undefined ? {} : { StopSignal: launch.stopSignal }),
-      ...(hardened ? { User: "10001" } : {}),
+      ...(hardened ? { User: String(imageUser) } : {}),
       ExposedPorts: { [exposed]: {} },
       Labels: { "holdfast.drill": "1" },
       HostConfig: {
@@ -392,12 +426,16 @@ class ContainerInstance implements Instance {
   readonly startedAtMs: number;
   readonly ended: Promise<Ended>;
 
+  readonly #restartsBefore: number;
+
   private constructor(
     readonly engine: Engine,
     readonly id: string,
     startedAtMs: number,
+    restartsBefore: number,
     ended: Promise<Ended>,
   ) {
+    this.#restartsBefore = restartsBefore;
     this.startedAtMs = startedAtMs;
     this.ended = ended;
   }
@@ -407,12 +445,13 @@ class ContainerInstance implements Instance {
     const death = await engine.died(id);
     const startedAtMs = now();
     await engine.start(id);
-    const ended = death.done.then(async ({ atMs }) => {
+    const { RestartCount } = await engine.inspect(id);
+    const ended = death.done.then(async ({ atMs, code }) => {
       const { State } = await engine.inspect(id);
-      return { code: State.ExitCode, oom: State.OOMKilled, atMs };
+      return { code, oom: State.OOMKilled, atMs };
     });
     ended.catch(() => {});
-    const instance = new ContainerInstance(engine, id, startedAtMs, ended);
+    const instance = new ContainerInstance(engine, id, startedAtMs, RestartCount, ended);
     const lines = await engine.logs(id, startedAtMs);
     lines.on("line", (text: string) => instance.lines.push(lineOf(text)));
     return instance;
@@ -445,6 +484,14 @@ class ContainerInstance implements Instance {
 
   async hostPid(): Promise<number> {
     return (await this.engine.inspect(this.id)).State.Pid;
+  }
+
+  async restarted(msMax: number): Promise<boolean> {
+    for (const until = now() + msMax; now() < until; await sleep(10)) {
+      const { RestartCount, State } = await this.engine.inspect(this.id);
+      if (RestartCount > this.#restartsBefore && State.Running && State.Pid !== 0) return true;
+    }
+    return false;
   }
 }
 
@@ -485,7 +532,7 @@ export async function waitUntilReady(
   );
   const until = now() + msMax;
   while (!over && now() < until) {
-    const { answer } = await exchange(target, agent, { method: "GET", path }, 1000);
+    const { answer } = await exchange(target, agent, { method: "GET", path }, { connectMs: 1000, answerMs: 1000 });
     if (answer !== undefined && answer.status < 300) return now();
     await sleep(4);
   }

@@ -8,7 +8,7 @@ import {
   type Judgement,
   judge,
   makeRegions,
-  removeRegions,
+  renewRegions,
   retryAmbiguous,
   scan,
   Unjudged,
@@ -122,6 +122,7 @@ const droppedMax = 1;
 export class Drilled {
   readonly ledger = new Ledger();
   #instance: Instance | undefined;
+  #load: Load | undefined;
   #launch = "";
   #hasRegions = false;
 
@@ -163,11 +164,8 @@ export class Drilled {
 
   async #freshRegions(): Promise<void> {
     if (this.subject.plainPath !== undefined || (this.#hasRegions && !this.ledger.worn)) return;
-    if (this.#hasRegions) {
-      await removeRegions(this.site.target, this.ledger.epoch);
-      this.ledger.nextEpoch();
-    }
-    await makeRegions(this.site.target, this.ledger.epoch, "ordered");
+    if (this.#hasRegions) await renewRegions(this.site.target, this.ledger);
+    else await makeRegions(this.site.target, this.ledger.epoch);
     this.#hasRegions = true;
   }
 
@@ -177,7 +175,10 @@ export class Drilled {
       await this.#run(record, plan);
     } catch (error) {
       record.unknown = error instanceof Error ? error.message : String(error);
+      // Its clients would write into the next cycle's regions.
+      await this.#load?.stop();
     }
+    this.#load = undefined;
     if (record.violations.length > 0) record.verdict = "fail";
     else if (record.unknown !== undefined) record.verdict = "unknown";
     if (record.verdict !== "pass") await this.#giveUp();
@@ -211,6 +212,7 @@ export class Drilled {
     let load: Load | undefined;
     if (plan.load !== undefined) {
       load = new Load(site.target, ledger, { ...plan.load, plainPath: subject.plainPath });
+      this.#load = load;
       const [low, high] = plan.loadMs ?? [120, 400];
       await Promise.race([sleep(random.between(low, high)), instance.ended]);
     }
@@ -259,9 +261,10 @@ export class Drilled {
     record.readyMs = (await this.running(next)).readyMs;
     if (record.readyMs! > subject.readyMsMax * subject.slack)
       say("I10", `ready after ${Math.round(record.readyMs!)} ms`);
-    if (plan.load?.persistent === true) {
-      await sleep(100);
-      await load?.stop();
+    if (plan.load?.persistent === true && load !== undefined) {
+      // Its clients get the answers that they still wait for.
+      await load.stop();
+      if (load.unanswered > 0) say("I5", `${load.unanswered} clients gave up on a service that was ready again`);
     }
     this.#count(record, plan, load, markedAt ?? calledAt, instance.lines);
 
@@ -353,8 +356,13 @@ export class Drilled {
     record.reads = load.reads;
     if (load.mixedReads > 0)
       record.violations.push({ invariant: "I6", detail: `${load.mixedReads} reads of a torn cell` });
+    if (load.backwardReads > 0)
+      record.violations.push({ invariant: "I6", detail: `${load.backwardReads} reads of an older generation` });
     if (load.unexpected.length > 0) {
-      record.unknown = `${load.unexpected.length} answers that no client should get, such as ${load.unexpected[0]}`;
+      record.violations.push({
+        invariant: "I1",
+        detail: `${load.unexpected.length} answers that no client should get, such as ${load.unexpected[0]}`,
+      });
     }
     const inTime = record.dropped - record.droppedLate;
     if (!plan.mayDrop && inTime > droppedMax) {

@@ -35,6 +35,12 @@ export interface ContainerView {
   NetworkSettings: { IPAddress: string; Networks?: Record<string, { IPAddress: string }> };
 }
 
+interface DieEvent {
+  timeNano: number;
+  /** The second is podman's name. */
+  Actor: { Attributes: { exitCode?: string; containerExitCode?: string } };
+}
+
 export class Engine {
   constructor(readonly socketPath: string) {}
 
@@ -110,8 +116,10 @@ export class Engine {
     }
   }
 
-  async createVolume(name: string): Promise<void> {
-    await this.call("POST", "/volumes/create", { Name: name, Labels: { "holdfast.drill": "1" } });
+  /** Its data goes to `dir` of the engine's machine, if that is given. */
+  async createVolume(name: string, dir?: string): Promise<void> {
+    const bind = dir === undefined ? {} : { DriverOpts: { type: "none", o: "bind", device: dir } };
+    await this.call("POST", "/volumes/create", { Name: name, Labels: { "holdfast.drill": "1" }, ...bind });
   }
 
   async removeVolume(name: string): Promise<void> {
@@ -153,18 +161,24 @@ export class Engine {
     return lines;
   }
 
-  /** Resolves the engine's own time of the container's end, in milliseconds, as soon as it is told of it. */
-  async died(id: string): Promise<{ done: Promise<{ atMs: number; heardAtMs: number }>; close(): void }> {
+  /**
+   * Resolves the engine's own time of the container's end, in milliseconds, and the exit code, as soon as it is told of it.
+   * Not by inspect(): a restart policy may have started it again by then.
+   */
+  async died(id: string): Promise<{ done: Promise<{ atMs: number; code: number }>; close(): void }> {
     const filters = encodeURIComponent(JSON.stringify({ container: [id], event: ["die"] }));
     const response = await this.#open("GET", `/events?filters=${filters}`);
     let text = "";
-    const done = new Promise<{ atMs: number; heardAtMs: number }>((resolve, reject) => {
+    const done = new Promise<{ atMs: number; code: number }>((resolve, reject) => {
       response.on("data", (chunk: Buffer) => {
         text += chunk.toString("utf8");
         const end = text.indexOf("\n");
         if (end === -1) return;
-        const { timeNano } = JSON.parse(text.slice(0, end)) as { timeNano: number };
-        resolve({ atMs: timeNano / 1e6, heardAtMs: Date.now() });
+        const { timeNano, Actor } = JSON.parse(text.slice(0, end)) as DieEvent;
+        resolve({
+          atMs: timeNano / 1e6,
+          code: Number(Actor.Attributes.exitCode ?? Actor.Attributes.containerExitCode),
+        });
         response.destroy();
       });
       response.on("error", reject);

@@ -7,21 +7,27 @@
 //   I6 readers saw whole batches only             I7 the exit code is the scenario's
 //   I8 from the signal to the exit within budget  I9 no connection that the kernel accepted was reset
 //   I10 ready again within budget, and a second recovery leaves the same bytes
+//
+// A region's generation counts its batches, so it is one more witness of I1 and I3: exactly as many as are there, and never
+// fewer than a client was told.
 import { createHash } from "node:crypto";
-import { Agent } from "node:http";
+import { readFileSync } from "node:fs";
+import { type Client, ConnectionError, ProblemError } from "../../service/client.js";
 import {
   cellBytes,
   clientsMax,
+  type Durability,
   type Entry,
   type Epoch,
   firstBytes,
   firstOffset,
+  type Ledger,
   regionNames,
   secondBytes,
   secondOffset,
   stampBytes,
 } from "./ledger.js";
-import { authorize, exchange, isMixed, sendEntry, type Target } from "./load.js";
+import { clientOf, isMixed, sendEntry, type Target } from "./load.js";
 
 export type Invariant = "I1" | "I2" | "I3" | "I4" | "I5" | "I6" | "I7" | "I8" | "I9" | "I10";
 
@@ -35,6 +41,8 @@ export interface Scan {
   first: Buffer;
   second: Buffer;
   cells: Buffer;
+  /** Of each of them, in this order. */
+  generations: number[];
 }
 
 /** The service answered, but not with the regions' bytes: the judge can't tell. */
@@ -42,53 +50,77 @@ export class Unjudged extends Error {
   override name = "Unjudged";
 }
 
-const agentOfJudge = (): Agent => new Agent({ keepAlive: true, maxSockets: 1 });
-
-export async function makeRegions(target: Target, epoch: Epoch, durability: string, token?: string): Promise<void> {
-  const agent = agentOfJudge();
-  const names = regionNames(epoch);
-  const sizes = [
-    [names.first, firstBytes],
-    [names.second, secondBytes],
-    [names.cells, clientsMax * cellBytes],
-  ] as const;
-  for (const [name, size] of sizes) {
-    const { attempt } = await exchange(target, agent, {
-      method: "POST",
-      path: "/v1/regions",
-      headers: { "content-type": "application/json", ...authorize(token) },
-      body: JSON.stringify({ name, size, durability }),
-    });
-    if (attempt.status !== 201)
-      throw new Unjudged(`${name} can't be made: ${attempt.status ?? attempt.code} ${attempt.problem ?? ""}`);
+/** Does something with a client of its own. @throws Unjudged when the service does not do what is asked. */
+async function asking<Result>(target: Target, what: (service: Client) => Promise<Result>): Promise<Result> {
+  const service = clientOf(target);
+  try {
+    return await what(service);
+  } catch (error) {
+    if (error instanceof ConnectionError || error instanceof ProblemError) throw new Unjudged(error.message);
+    throw error;
+  } finally {
+    service.close();
   }
-  agent.destroy();
 }
 
-export async function removeRegions(target: Target, epoch: Epoch, token?: string): Promise<void> {
-  const agent = agentOfJudge();
-  for (const name of Object.values(regionNames(epoch))) {
-    await exchange(target, agent, { method: "DELETE", path: `/v1/regions/${name}`, headers: authorize(token) });
-  }
-  agent.destroy();
+export async function makeRegions(target: Target, epoch: Epoch): Promise<void> {
+  const names = regionNames(epoch);
+  const [first, second, cells] = epoch.durabilities;
+  const regions = [
+    { name: names.first, size: firstBytes, durability: first },
+    { name: names.second, size: secondBytes, durability: second },
+    { name: names.cells, size: clientsMax * cellBytes, durability: cells },
+  ];
+  await asking(target, async (service) => {
+    for (const body of regions) await service.call("createRegion", { body });
+  });
 }
 
-export async function scan(target: Target, epoch: Epoch, token?: string): Promise<Scan> {
-  const agent = agentOfJudge();
-  const names = regionNames(epoch);
-  const read = async (name: string): Promise<Buffer> => {
-    const { answer, attempt } = await exchange(target, agent, {
-      method: "GET",
-      path: `/v1/regions/${name}/content`,
-      headers: authorize(token),
-    });
-    if (answer?.status !== 200)
-      throw new Unjudged(`${name} can't be read: ${attempt.status ?? attempt.code} ${attempt.problem ?? ""}`);
-    return answer.body;
-  };
-  const found = { first: await read(names.first), second: await read(names.second), cells: await read(names.cells) };
-  agent.destroy();
-  return found;
+async function removeRegions(target: Target, epoch: Epoch): Promise<void> {
+  await asking(target, async (service) => {
+    for (const region of Object.values(regionNames(epoch))) await service.call("deleteRegion", { path: { region } });
+  });
+}
+
+/** Another epoch on new regions, when the one there is could run out of slots. */
+export async function renewRegions(target: Target, ledger: Ledger): Promise<void> {
+  await removeRegions(target, ledger.epoch);
+  await makeRegions(target, ledger.nextEpoch());
+}
+
+export async function scan(target: Target, epoch: Epoch): Promise<Scan> {
+  return asking(target, async (service) => {
+    const generations: number[] = [];
+    const read = async (region: string): Promise<Buffer> => {
+      const { headers, body } = await service.call("getContent", { path: { region } });
+      generations.push(Number(headers["region-generation"]));
+      return body;
+    };
+    const names = regionNames(epoch);
+    return {
+      first: await read(names.first),
+      second: await read(names.second),
+      cells: await read(names.cells),
+      generations,
+    };
+  });
+}
+
+/** The files that other programs map, once everything is flushed: they hold the same as the answers. */
+export async function scanFiles(target: Target, dir: string, epoch: Epoch, answered: Scan): Promise<Scan> {
+  return asking(target, async (service) => {
+    const read = async (region: string): Promise<Buffer> => {
+      await service.call("flushRegion", { path: { region } });
+      return readFileSync(`${dir}/regions/${region}/data`);
+    };
+    const names = regionNames(epoch);
+    return {
+      ...answered,
+      first: await read(names.first),
+      second: await read(names.second),
+      cells: await read(names.cells),
+    };
+  });
 }
 
 export function digestOf(found: Scan): string {
@@ -109,6 +141,11 @@ export interface Judgement {
 }
 
 const zeros = Buffer.alloc(stampBytes);
+const manyZeros = Buffer.alloc(Math.max(firstBytes, secondBytes));
+
+// In place, since there are tens of thousands of stamps to look at after each restart.
+const holds = (bytes: Buffer, at: number, stamp: Buffer): boolean =>
+  bytes.compare(stamp, 0, stampBytes, at, at + stampBytes) === 0;
 
 /** Pure: the same scan and ledger give the same judgement. */
 export function judge(epoch: Epoch, found: Scan): Judgement {
@@ -129,12 +166,13 @@ export function judge(epoch: Epoch, found: Scan): Judgement {
   const counts = new Array<number>(clientsMax).fill(0);
   const stampsOf = new Map<number, Set<string>>();
   for (const entry of epoch.entries) {
-    const first = found.first.subarray(firstOffset(entry.slot), firstOffset(entry.slot) + stampBytes);
-    const second = found.second.subarray(secondOffset(entry.slot), secondOffset(entry.slot) + stampBytes);
-    const inFirst = first.equals(entry.key);
-    const inSecond = second.equals(entry.key);
+    const inFirst = holds(found.first, firstOffset(entry.slot), entry.key);
+    const inSecond = holds(found.second, secondOffset(entry.slot), entry.key);
     const what = `batch ${entry.slot} of client ${entry.client} (${entry.outcome})`;
-    if ((!inFirst && !first.equals(zeros)) || (!inSecond && !second.equals(zeros))) {
+    if (
+      (!inFirst && !holds(found.first, firstOffset(entry.slot), zeros)) ||
+      (!inSecond && !holds(found.second, secondOffset(entry.slot), zeros))
+    ) {
       verdict.foreign += 1;
       say("I3", `${what}: bytes that nobody sent`);
     } else if (inFirst !== inSecond) {
@@ -166,6 +204,10 @@ export function judge(epoch: Epoch, found: Scan): Judgement {
     say("I3", "bytes beyond the last batch that was sent");
   }
   for (let client = 0; client < clientsMax; ++client) judgeCell(client);
+  for (const generation of found.generations) {
+    if (generation !== verdict.present) say("I3", `generation ${generation} with ${verdict.present} batches there`);
+    if (generation < epoch.generation) say("I1", `generation ${generation}, and a client was told ${epoch.generation}`);
+  }
   return verdict;
 
   function judgeCell(client: number): void {
@@ -191,7 +233,7 @@ export function judge(epoch: Epoch, found: Scan): Judgement {
 
 function beyondIsZero(epoch: Epoch, found: Scan): boolean {
   const used = epoch.entries.length;
-  const isZero = (bytes: Buffer): boolean => bytes.every((byte) => byte === 0);
+  const isZero = (bytes: Buffer): boolean => bytes.equals(manyZeros.subarray(0, bytes.length));
   return isZero(found.first.subarray(firstOffset(used))) && isZero(found.second.subarray(0, secondOffset(used - 1)));
 }
 
@@ -203,32 +245,27 @@ export async function retryAmbiguous(
   target: Target,
   epoch: Epoch,
   found: Scan,
-  durability: "ordered" | "durable",
-  token?: string,
+  durability: Durability | undefined,
 ): Promise<{ retried: number; violations: Violation[] }> {
-  const agent = agentOfJudge();
   const violations: Violation[] = [];
+  const say = (detail: string): void => {
+    violations.push({ invariant: "I5", detail });
+  };
   const isOpen = (entry: Entry): boolean => entry.outcome === "ambiguous" || entry.outcome === "pending";
   const refused = epoch.entries
     .filter((entry) => entry.outcome === "refused" || entry.outcome === "unreached")
     .slice(-5);
   const chosen = [...epoch.entries.filter(isOpen), ...refused];
+  const service = clientOf(target);
   for (const entry of chosen) {
-    const there = found.first.subarray(firstOffset(entry.slot), firstOffset(entry.slot) + stampBytes).equals(entry.key);
-    const attempt = await sendEntry(target, agent, epoch, entry, durability, token);
+    const there = holds(found.first, firstOffset(entry.slot), entry.key);
+    const { answer, error, wrong } = await sendEntry(service, epoch, entry, durability);
     const what = `the retry of batch ${entry.slot} of client ${entry.client}`;
-    if (attempt.status !== 200) {
-      violations.push({
-        invariant: "I5",
-        detail: `${what}: ${attempt.status ?? attempt.code} ${attempt.problem ?? ""}`,
-      });
-    } else if (attempt.replayed !== there) {
-      violations.push({
-        invariant: "I5",
-        detail: `${what}: it was ${there ? "" : "not "}there, and the answer says otherwise`,
-      });
-    }
+    if (answer === undefined) say(`${what}: ${error?.message}`);
+    else if (answer.replayed !== there)
+      say(`${what}: it was ${there ? "" : "not "}there, and the answer says otherwise`);
+    for (const broken of wrong) say(`${what}: ${broken}`);
   }
-  agent.destroy();
+  service.close();
   return { retried: chosen.length, violations };
 }

@@ -1,10 +1,13 @@
 // ledger.ts - what the clients sent and what they were told, kept outside the service. The judge compares it with the
 // bytes that a restarted service shows. It sends nothing itself.
 //
+// The tests that kill the service (test/crash) keep the same ledger.
+//
 // A batch puts the 16 bytes of its own key at two scattered places of two regions, which no other batch ever writes, and
 // at two places of a cell that the batches of its client share, in two pages, and adds 1 to that client's counter: so a
 // tear, a loss, a stranger and a double application each show.
 import { randomBytes } from "node:crypto";
+import type { MultiBatch } from "../../service/client.js";
 
 export const stampBytes = 16;
 /** Batches of one epoch: a set of regions that is scanned whole after each restart. */
@@ -33,9 +36,16 @@ export interface Entry {
   attempts: number;
 }
 
+export type Durability = "fast" | "ordered" | "durable";
+/** Of the first and the second region, and the cells. */
+export type Durabilities = readonly [first: Durability, second: Durability, cells: Durability];
+
 export interface Epoch {
   id: string;
+  durabilities: Durabilities;
   entries: Entry[];
+  /** The highest generation that a client was told. Each batch changes all three regions, so it is the same for all. */
+  generation: number;
 }
 
 export const regionNames = (epoch: Epoch) =>
@@ -47,7 +57,11 @@ export const firstOffset = (slot: number): number => slot * stampBytes;
 export const secondOffset = (slot: number): number => (slotsMax - 1 - slot) * stampBytes + skew;
 
 export class Ledger {
-  #epoch = newEpoch();
+  #epoch: Epoch;
+
+  constructor(readonly durabilities: Durabilities = ["ordered", "ordered", "ordered"]) {
+    this.#epoch = newEpoch(durabilities);
+  }
 
   get epoch(): Epoch {
     return this.#epoch;
@@ -59,7 +73,7 @@ export class Ledger {
   }
 
   nextEpoch(): Epoch {
-    this.#epoch = newEpoch();
+    this.#epoch = newEpoch(this.durabilities);
     return this.#epoch;
   }
 
@@ -80,13 +94,13 @@ export class Ledger {
   }
 }
 
-/** What a drill sends for an entry. */
-export function batchOf(epoch: Epoch, entry: Entry, durability: "ordered" | "durable"): string {
+/** What is sent for an entry; without a durability each region's own. */
+export function batchOf(epoch: Epoch, entry: Entry, durability: Durability | undefined): MultiBatch {
   const names = regionNames(epoch);
   const data = entry.key.toString("base64");
   const cell = entry.client * cellBytes;
-  return JSON.stringify({
-    durability,
+  return {
+    ...(durability === undefined ? {} : { durability }),
     ops: [
       { op: "write", region: names.first, offset: firstOffset(entry.slot), data, encoding: "base64" },
       { op: "write", region: names.cells, offset: cell + nearStampAt, data, encoding: "base64" },
@@ -94,9 +108,9 @@ export function batchOf(epoch: Epoch, entry: Entry, durability: "ordered" | "dur
       { op: "write", region: names.cells, offset: cell + farStampAt, data, encoding: "base64" },
       { op: "write", region: names.second, offset: secondOffset(entry.slot), data, encoding: "base64" },
     ],
-  });
+  };
 }
 
-function newEpoch(): Epoch {
-  return { id: randomBytes(4).toString("hex"), entries: [] };
+function newEpoch(durabilities: Durabilities): Epoch {
+  return { id: randomBytes(4).toString("hex"), durabilities, entries: [], generation: 0 };
 }

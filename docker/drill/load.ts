@@ -1,10 +1,22 @@
 // load.ts - clients that send batches in a closed loop, each over a connection of its own, and write what they were told
 // into the ledger; and readers who look for a batch that is half there. Nothing here judges.
-import { Agent, type IncomingHttpHeaders, request } from "node:http";
-import type { Socket } from "node:net";
+//
+// They use the client that the service's users have (service/client.ts), and watch each of its attempts.
+import { Agent } from "node:http";
+import {
+  type Answer,
+  type CallOptions,
+  Client,
+  ConnectionError,
+  exchange,
+  ProblemError,
+  type RawAnswer,
+  type Attempt as WireAttempt,
+} from "../../service/client.js";
 import {
   batchOf,
   cellBytes,
+  type Durability,
   type Entry,
   type Epoch,
   farStampAt,
@@ -19,125 +31,24 @@ export interface Target {
   port: number;
 }
 
-/** One request, with times in milliseconds since the epoch. */
-export interface Attempt {
+/** One request of one client. */
+export interface Attempt extends WireAttempt {
   client: number;
-  key: string;
-  /** Sent on a connection that had carried a request before. */
-  reused: boolean;
-  startedAt: number;
-  connectedAt: number | null;
-  sentAt: number | null;
-  firstByteAt: number | null;
-  endedAt: number;
-  status: number | null;
-  code: string | null;
-  /** Of the problem document of a refusal. */
-  problem: string | null;
-  replayed: boolean;
 }
 
-export interface Answer {
-  status: number;
-  headers: IncomingHttpHeaders;
-  body: Buffer;
-}
-
-/** Longer without an answer counts as none: a container that is gone sends no reset. */
-const answerMsMax = 3000;
-const connectMsMax = 1000;
+/** A container that is gone sends no reset: longer without an answer counts as none. */
+export const timeouts = { connectMs: 1000, answerMs: 3000 };
 const retryMs = 4;
+/** A persistent client's batch is answered by then, through a stop and a start. */
+const persistMsMax = 15_000;
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** One request over `agent`, and what became of it. Never rejects. */
-export function exchange(
-  target: Target,
-  agent: Agent,
-  ask: {
-    method: string;
-    path: string;
-    headers?: Record<string, string>;
-    body?: string | undefined;
-    client?: number;
-    key?: string;
-  },
-  msMax = answerMsMax,
-): Promise<{ attempt: Attempt; answer: Answer | undefined }> {
-  return new Promise((resolve) => {
-    const attempt: Attempt = {
-      client: ask.client ?? -1,
-      key: ask.key ?? "",
-      reused: false,
-      startedAt: now(),
-      connectedAt: null,
-      sentAt: null,
-      firstByteAt: null,
-      endedAt: 0,
-      status: null,
-      code: null,
-      problem: null,
-      replayed: false,
-    };
-    let done = false;
-    const end = (answer: Answer | undefined, code: string | null): void => {
-      if (done) return;
-      done = true;
-      clearTimeout(timer);
-      attempt.endedAt = now();
-      attempt.code = code;
-      if (answer !== undefined) {
-        attempt.status = answer.status;
-        attempt.replayed = answer.headers["idempotency-replayed"] === "?1";
-        if (answer.status >= 400) attempt.problem = problemOf(answer.body);
-      }
-      resolve({ attempt, answer });
-    };
-    const call = request({
-      host: target.host,
-      port: target.port,
-      method: ask.method,
-      path: ask.path,
-      agent,
-      headers: {
-        ...ask.headers,
-        ...(ask.body === undefined ? {} : { "content-length": String(Buffer.byteLength(ask.body)) }),
-      },
-    });
-    let timer = setTimeout(() => giveUp("connect_timeout"), connectMsMax);
-    const giveUp = (code: string): void => {
-      end(undefined, code);
-      call.destroy();
-    };
-    const connected = (): void => {
-      attempt.connectedAt ??= now();
-      clearTimeout(timer);
-      if (!done) timer = setTimeout(() => giveUp("answer_timeout"), msMax);
-    };
-    call.on("socket", (socket: Socket) => {
-      attempt.reused = call.reusedSocket;
-      if (socket.connecting) socket.once("connect", connected);
-      else connected();
-    });
-    call.on("finish", () => {
-      attempt.sentAt = now();
-    });
-    call.on("response", (response) => {
-      attempt.firstByteAt = now();
-      const chunks: Buffer[] = [];
-      response.on("data", (chunk: Buffer) => chunks.push(chunk));
-      response.on("end", () =>
-        end({ status: response.statusCode!, headers: response.headers, body: Buffer.concat(chunks) }, null),
-      );
-      response.on("error", (error: NodeJS.ErrnoException) => end(undefined, error.code ?? error.message));
-    });
-    call.on("error", (error: NodeJS.ErrnoException) => end(undefined, error.code ?? error.message));
-    call.end(ask.body);
-  });
-}
+/** A client of one connection that tries once. `target` may be changed in place: a container may get another address. */
+export const clientOf = (target: Target): Client => new Client(target, { attemptsMax: 1, connectionsMax: 1, timeouts });
 
 /** What an attempt says about whether the batch is there. */
-function outcomeOf(attempt: Attempt): Entry["outcome"] | "unexpected" {
+function outcomeOf(attempt: WireAttempt): Entry["outcome"] | "unexpected" {
   if (attempt.status === 200) return "acknowledged";
   if (attempt.status === 503) return "refused";
   if (attempt.status !== null) return "unexpected";
@@ -146,13 +57,13 @@ function outcomeOf(attempt: Attempt): Entry["outcome"] | "unexpected" {
 
 export interface LoadOptions {
   connections: number;
-  durability: "ordered" | "durable";
+  /** Of each batch; without it, each region's own. */
+  durability?: Durability | undefined;
   /** How to ask a service that is not this one: its path, whose answers below 500 are good ones. */
   plainPath?: string | undefined;
-  /** Send an unanswered or refused batch again with the same key until it is answered. */
+  /** Leave it to the client to send an unanswered or refused batch again, with its key and as late as it is asked to. */
   persistent?: boolean;
   readers?: number;
-  authorization?: string | undefined;
 }
 
 /** A load under way. stop() resolves when the last client has been answered or given up. */
@@ -160,8 +71,12 @@ export class Load {
   readonly attempts: Attempt[] = [];
   /** Answers that no client of a healthy service gets. */
   readonly unexpected: string[] = [];
+  /** Batches that a persistent client gave up. */
+  unanswered = 0;
   /** Reads that showed two batches at once. */
   mixedReads = 0;
+  /** Reads of an older generation than the same reader had seen. */
+  backwardReads = 0;
   reads = 0;
   #stopping = false;
   readonly #clients: Promise<void>[];
@@ -187,44 +102,61 @@ export class Load {
     await Promise.all(this.#clients);
   }
 
-  async #client(client: number): Promise<void> {
+  #client(client: number): Promise<void> {
+    const { plainPath } = this.options;
+    return plainPath === undefined ? this.#sender(client) : this.#asker(client, plainPath);
+  }
+
+  async #asker(client: number, path: string): Promise<void> {
     const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-    const { plainPath, durability } = this.options;
     while (!this.#stopping) {
-      if (plainPath !== undefined) {
-        const { attempt } = await exchange(this.target, agent, { method: "GET", path: plainPath, client });
-        this.attempts.push(attempt);
-        if (attempt.connectedAt === null || attempt.status === 503) await sleep(retryMs);
-        continue;
-      }
-      const entry = this.ledger.next(client);
-      if (entry === undefined) break;
-      const { epoch } = this.ledger;
-      do {
-        const attempt = await sendEntry(this.target, agent, epoch, entry, durability, this.options.authorization);
-        this.attempts.push(attempt);
-        if (outcomeOf(attempt) === "unexpected") this.unexpected.push(`${attempt.status} ${attempt.problem ?? ""}`);
-        if (attempt.status !== 200) await sleep(retryMs);
-      } while (this.options.persistent && entry.outcome !== "acknowledged" && !this.#stopping);
+      const { attempt } = await exchange(this.target, agent, { method: "GET", path }, timeouts);
+      this.attempts.push({ ...attempt, client });
+      if (attempt.connectedAt === null || attempt.status === 503) await sleep(retryMs);
     }
     agent.destroy();
   }
 
+  async #sender(client: number): Promise<void> {
+    const { durability, persistent } = this.options;
+    const service = clientOf(this.target);
+    const options: CallOptions = persistent ? { attemptsMax: Number.POSITIVE_INFINITY, retryMsMax: persistMsMax } : {};
+    while (!this.#stopping) {
+      const entry = this.ledger.next(client);
+      if (entry === undefined) break;
+      const sent = await sendEntry(service, this.ledger.epoch, entry, durability, {
+        ...options,
+        onAttempt: (attempt) => this.attempts.push({ ...attempt, client }),
+      });
+      this.unexpected.push(...sent.wrong);
+      if (entry.outcome === "acknowledged") continue;
+      if (persistent) this.unanswered += 1;
+      await sleep(retryMs);
+    }
+    service.close();
+  }
+
   // One range, so one point in time: both stamps of a client's cell are of the same batch.
   async #reader(client: number): Promise<void> {
-    const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    const service = clientOf(this.target);
     const from = client * cellBytes;
-    const headers = { range: `bytes=${from}-${from + cellBytes - 1}`, ...authorize(this.options.authorization) };
+    const headers = { range: `bytes=${from}-${from + cellBytes - 1}` };
+    let generation = 0;
     while (!this.#stopping) {
-      const path = `/v1/regions/${regionNames(this.ledger.epoch).cells}/content`;
-      const { answer } = await exchange(this.target, agent, { method: "GET", path, headers });
-      if (answer?.status === 206) {
+      const path = { region: regionNames(this.ledger.epoch).cells };
+      try {
+        const answer = await service.call("getContent", { path, headers });
         this.reads += 1;
         if (isMixed(answer.body)) this.mixedReads += 1;
+        const seen = Number(answer.headers["region-generation"]);
+        if (seen < generation) this.backwardReads += 1;
+        generation = seen;
+      } catch (error) {
+        if (!(error instanceof ConnectionError || error instanceof ProblemError)) throw error;
       }
       await sleep(retryMs);
     }
-    agent.destroy();
+    service.close();
   }
 }
 
@@ -234,46 +166,66 @@ export function isMixed(cell: Buffer): boolean {
   return !near.equals(cell.subarray(farStampAt, farStampAt + stampBytes));
 }
 
-export const authorize = (token: string | undefined): Record<string, string> =>
-  token === undefined ? {} : { authorization: `Bearer ${token}` };
+/** What became of sending an entry: the answer, or why there is none; and what an answer says that breaks a promise. */
+export interface Sent {
+  answer: Answer<"commitMultiBatch"> | undefined;
+  error: ConnectionError | ProblemError | undefined;
+  wrong: string[];
+}
 
-/** Sends the batch of an entry once and writes the outcome into the entry. */
+/** Sends the batch of an entry and writes the outcome of each attempt into the entry. */
 export async function sendEntry(
-  target: Target,
-  agent: Agent,
+  service: Client,
   epoch: Epoch,
   entry: Entry,
-  durability: "ordered" | "durable",
-  token?: string,
-): Promise<Attempt> {
-  entry.attempts += 1;
-  const key = entry.key.toString("hex");
-  const { attempt } = await exchange(target, agent, {
-    method: "POST",
-    path: "/v1/batches",
-    headers: { "content-type": "application/json", "idempotency-key": key, ...authorize(token) },
-    body: batchOf(epoch, entry, durability),
-    client: entry.client,
-    key,
-  });
-  const outcome = outcomeOf(attempt);
-  // A refusal of this attempt says nothing about the one before it, whose answer was lost.
-  if (outcome === "unexpected") entry.outcome = entry.wasAmbiguous ? "ambiguous" : "refused";
-  else if (outcome === "ambiguous") {
-    entry.wasAmbiguous = true;
-    entry.outcome = "ambiguous";
-  } else entry.outcome = outcome === "acknowledged" || !entry.wasAmbiguous ? outcome : "ambiguous";
-  return attempt;
-}
-
-function now(): number {
-  return performance.timeOrigin + performance.now();
-}
-
-function problemOf(body: Buffer): string | null {
+  durability: Durability | undefined,
+  options: CallOptions = {},
+): Promise<Sent> {
+  const sent: Sent = { answer: undefined, error: undefined, wrong: [] };
+  const noted = (attempt: WireAttempt, raw: RawAnswer | undefined): void => {
+    note(entry, attempt);
+    options.onAttempt?.(attempt, raw);
+  };
+  const ask = { headers: { "idempotency-key": entry.key.toString("hex") }, body: batchOf(epoch, entry, durability) };
+  const isFirst = entry.attempts === 0;
   try {
-    return (JSON.parse(body.toString("utf8")) as { code?: string }).code ?? null;
-  } catch {
-    return null;
+    sent.answer = await service.call("commitMultiBatch", ask, { ...options, onAttempt: noted });
+    const broken = brokenIn(sent.answer.body, epoch, durability);
+    if (broken !== undefined) sent.wrong.push(broken);
+    if (sent.answer.replayed && isFirst && entry.attempts === 1)
+      sent.wrong.push("a first request was answered as a replay");
+  } catch (error) {
+    if (!(error instanceof ConnectionError || error instanceof ProblemError)) throw error;
+    sent.error = error;
+    if (error instanceof ProblemError && error.status !== 503) sent.wrong.push(`${error.status} ${error.message}`);
   }
+  return sent;
+}
+
+function note(entry: Entry, attempt: WireAttempt): void {
+  entry.attempts += 1;
+  const outcome = outcomeOf(attempt);
+  if (outcome === "ambiguous") entry.wasAmbiguous = true;
+  if (outcome === "acknowledged") entry.outcome = outcome;
+  // A refusal of this attempt says nothing about the one before it, whose answer was lost.
+  else if (entry.wasAmbiguous) entry.outcome = "ambiguous";
+  else entry.outcome = outcome === "unexpected" ? "refused" : outcome;
+}
+
+/** What an acknowledgement says that can't be. Notes the generation that it tells. */
+function brokenIn(
+  body: Answer<"commitMultiBatch">["body"],
+  epoch: Epoch,
+  durability: Durability | undefined,
+): string | undefined {
+  const names = Object.values(regionNames(epoch));
+  const [generation, ...others] = names.map((name) => body.generations[name]);
+  if (!body.committed || generation === undefined || others.some((other) => other !== generation))
+    return `acknowledged with ${JSON.stringify(body)}`;
+  epoch.generation = Math.max(epoch.generation, generation);
+  for (const [at, name] of names.entries()) {
+    const isDurable = (durability ?? epoch.durabilities[at]) === "durable";
+    if (isDurable && !(body.durableGenerations[name]! >= generation)) return "acknowledged before it was durable";
+  }
+  return undefined;
 }

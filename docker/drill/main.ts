@@ -169,7 +169,7 @@ for (const name of chosenBackends) {
   }
 
   async function runGroup(scenario: Scenario, isReference: boolean): Promise<void> {
-    const site = await backend.site();
+    const site = await backend.site(scenario.diskBytes);
     const random = new Random(seed + scenario.id * 1000);
     const own = isReference ? { ...subject, plainPath: "/livez", stopMsMax: Number.POSITIVE_INFINITY } : subject;
     const drilled = new Drilled(backend, site, own, random);

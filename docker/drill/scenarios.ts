@@ -1,10 +1,13 @@
 // scenarios.ts - what is done to a service, one entry each: its number, what it must end with, and the hand that does it.
 // Starting, loading, restarting and judging are cycle.ts's.
+import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
+import { ProblemError } from "../../service/client.js";
 import { type Backend, now, type Signal, waitUntilReady } from "./backends.js";
 import type { Act, CyclePlan, Drilled, Subject } from "./cycle.js";
 import { Unjudged } from "./judge.js";
+import { clientOf } from "./load.js";
 
 export interface Scenario {
   id: number;
@@ -14,6 +17,8 @@ export interface Scenario {
   cases?: number;
   /** A sentence why it can't be done on this backend. */
   unfit?(backend: Backend, debug: boolean): string | undefined;
+  /** Its data is on a file system of its own of this size, in memory. */
+  diskBytes?: number;
   /** Works on any service: nothing of this one's settings, data or build is needed. */
   foreign?: boolean;
   plan(cycle: number, drilled: Drilled, subject: Subject): CyclePlan;
@@ -52,9 +57,11 @@ export const failPoints = [
   "flush_before_sync",
   "flush_synced",
   "checkpoint_data_synced",
-  "checkpoint_written",
   "checkpoint_done",
 ] as const;
+
+/** Met by a start that has something to apply again. */
+const recoveryPoints = ["lease_taken", "recovery_journal_synced", "recovery_record_redone", "recovery_done"] as const;
 
 const atFailPoint = (action: "term" | "kill", cycle: number, drilled: Drilled): CyclePlan => {
   const point = failPoints[cycle % failPoints.length]!;
@@ -119,8 +126,10 @@ function slowClients(act: Act): Socket[] {
   });
 }
 
-const signalsOf8: readonly (readonly Signal[])[] = [
+/** A number waits so many milliseconds: by then the first signal has been told to JavaScript, and the drain is under way. */
+const signalsOf8: readonly (readonly (Signal | number)[])[] = [
   ["SIGTERM", "SIGTERM"],
+  ["SIGTERM", 40, "SIGTERM"],
   ["SIGTERM", "SIGINT"],
   Array<Signal>(100).fill("SIGTERM"),
 ];
@@ -177,6 +186,39 @@ export const scenarios: readonly Scenario[] = [
     unfit: (backend, debug) =>
       backend.name === "pidns" ? "process 1 can't kill itself, and there is no init here" : needsDebug(backend, debug),
     plan: (cycle, drilled) => atFailPoint("kill", cycle, drilled),
+  },
+  {
+    id: 4,
+    name: "kill-in-recovery",
+    about:
+      "KILL between a batch's publication and its apply, and KILL again at each step of the recovery from it, in turn",
+    cases: recoveryPoints.length,
+    unfit: (backend, debug) =>
+      backend.name === "pidns" ? "process 1 can't kill itself, and there is no init here" : needsDebug(backend, debug),
+    plan: (cycle, drilled) => ({
+      // So that there is something to apply again.
+      launch: { init: true, env: { HOLDFAST_FAILPOINTS: `commit_published=kill@${drilled.random.between(10, 60)}` } },
+      load: load(8, "durable"),
+      loadMs: [1500, 1500],
+      act: async (act) => {
+        if ((await Promise.race([act.instance.ended, sleep(500)])) === undefined)
+          throw new Unjudged("commit_published was not met");
+        await act.load?.stop();
+        const point = recoveryPoints[cycle % recoveryPoints.length]!;
+        act.note(point);
+        const again = await act.site.start({ init: true, env: { HOLDFAST_FAILPOINTS: `${point}=kill` } });
+        const ended = await Promise.race([again.ended, sleep(5000)]);
+        if (ended === undefined) {
+          await again.signal("SIGKILL");
+          await again.ended;
+          throw new Unjudged(`${point} was not met`);
+        }
+        if (ended.code !== killed) act.violate("I7", `the start that is killed at ${point} ended with ${ended.code}`);
+      },
+      expect: { codes: [killed] },
+      mayDrop: true,
+      twice: true,
+    }),
   },
   {
     id: 5,
@@ -244,14 +286,15 @@ export const scenarios: readonly Scenario[] = [
   {
     id: 8,
     name: "more-signals",
-    about: "TERM and TERM, TERM and INT, 100 TERMs, in turn",
+    about: "TERM and TERM, at once and 40 ms later, TERM and INT, 100 TERMs, in turn",
     cases: signalsOf8.length,
     plan: (cycle, _drilled, subject) => ({
       load: load(8),
       act: async (act) => {
-        for (const signal of signalsOf8[cycle % signalsOf8.length]!) {
-          act.mark();
-          await act.instance.signal(signal);
+        act.mark();
+        for (const step of signalsOf8[cycle % signalsOf8.length]!) {
+          if (typeof step === "number") await sleep(step);
+          else await act.instance.signal(step);
         }
       },
       // The second signal ends the drain of HTTP, unless it was over by then.
@@ -351,6 +394,40 @@ export const scenarios: readonly Scenario[] = [
     }),
   },
   {
+    id: 12,
+    name: "disk-full",
+    about: "a full disk under load: what needs no room goes on, a new region is refused with 507, stop and start work",
+    unfit: () => (process.getuid?.() === 0 ? undefined : "needs root, to mount a small file system"),
+    diskBytes: 96 << 20,
+    plan: (_cycle, _drilled, subject) => ({
+      load: load(8),
+      act: async (act) => {
+        const service = clientOf(act.site.target);
+        for (let size = 8 << 20; size >= 4096; ) {
+          const name = `filler-${randomBytes(4).toString("hex")}`;
+          try {
+            await service.call("createRegion", { body: { name, size, durability: "ordered" } });
+          } catch (error) {
+            if (!(error instanceof ProblemError && error.problem?.code === "insufficient-storage")) {
+              act.violate("I4", `a region for which there is no room: ${error}`);
+              break;
+            }
+            size /= 2;
+          }
+        }
+        service.close();
+        const before = act.load?.acknowledged ?? 0;
+        await sleep(200);
+        act.note(`${(act.load?.acknowledged ?? 0) - before} batches acknowledged on the full disk`);
+        if (act.load?.acknowledged === before) act.violate("I1", "no batch is acknowledged on a full disk");
+        act.mark();
+        await act.instance.stop(10);
+      },
+      expect: { codes: [clean], stopMsMax: subject.stopMsMax },
+      mayDrop: false,
+    }),
+  },
+  {
     id: 13,
     name: "stop-variants",
     about: "stop -t 0, -t 1, with an init as process 1, with STOPSIGNAL INT, in turn",
@@ -370,6 +447,28 @@ export const scenarios: readonly Scenario[] = [
         mayDrop: graceS === 0,
       };
     },
+  },
+  {
+    id: 14,
+    name: "restart-policy",
+    about: "the process is killed by its host, not by the engine: the policies on-failure and always start it again",
+    cases: 2,
+    unfit: (backend) =>
+      needsContainer(backend) ?? (process.getuid?.() === 0 ? undefined : "needs root, to kill a container's process"),
+    plan: (cycle) => ({
+      launch: { restart: cycle % 2 === 0 ? "on-failure" : "always" },
+      load: { ...load(8), persistent: true },
+      act: async (act) => {
+        const pid = await act.instance.hostPid();
+        if (pid === 0) throw new Unjudged("the engine's processes are not on this machine");
+        act.mark();
+        process.kill(pid, "SIGKILL");
+        await act.instance.ended;
+        if (!(await act.instance.restarted(10_000))) act.violate("I10", "the engine did not start it again");
+      },
+      expect: { codes: [killed] },
+      mayDrop: true,
+    }),
   },
   {
     id: 15,

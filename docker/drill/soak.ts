@@ -174,9 +174,11 @@ process.once("SIGINT", () => {
   process.stderr.write("\nsoak: ending after this cycle; the same command goes on from here\n");
 });
 
+// A machine that is busy with other things needs longer to drain as well.
+const softMs = Math.round(600 * slack);
 const backend = makeBackend(
   start.backend,
-  { AUTH: "none" },
+  { AUTH: "none", DRAIN_SOFT_MS: String(softMs), DRAIN_HARD_MS: String(Math.max(8000, softMs)) },
   { image: start.image, port: 8080, dataDir: "/data", published: false, own: true },
 );
 const lacking = await backend.missing();

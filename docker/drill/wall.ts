@@ -37,6 +37,16 @@ const bugs: readonly KnownBug[] = [
     launch: { preload: 'process.on("SIGTERM",()=>process.exit(0))' },
   },
   {
+    name: "once",
+    about: "the signal's listener is registered with once(): the second signal meets the default action",
+    scenario: "more-signals",
+    launch: {
+      preload:
+        'const on=process.on;process.on=function(name,listener){if(name!=="SIGTERM")return on.call(this,name,listener);' +
+        "const first=(...said)=>{process.removeListener(name,first);listener(...said)};return on.call(this,name,first)}",
+    },
+  },
+  {
     name: "plain-close",
     about: "Fastify's own close(), which cuts established connections off",
     scenario: "stop-under-load-40",

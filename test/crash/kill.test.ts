@@ -3,11 +3,10 @@
 //   node dist/test/crash/kill.test.js [--kills=N] [--seed=N] [--help]
 import { parseArgs } from "node:util";
 import t from "tap";
+import { Random } from "../../docker/drill/random.js";
 import { ServiceProcess } from "../service-process.js";
-import { judge, watch } from "./judge.js";
-import { type Client, clientsOf, makeRegions, pairs } from "./ledger.js";
-import { randomOf } from "./random.js";
 import { checkStore } from "./rig.js";
+import { mixCount, Witnesses } from "./witnesses.js";
 
 const { values } = parseArgs({
   options: { kills: { type: "string" }, seed: { type: "string" }, help: { type: "boolean" } },
@@ -15,7 +14,6 @@ const { values } = parseArgs({
 });
 const kills = Number(values.kills ?? 200);
 const seed = Number(values.seed ?? Date.now() % 1_000_000_007);
-const clientCount = 8;
 // A small journal: its ring wraps and is checkpointed under the kills.
 const flags = [
   "--journal-bytes=512KiB",
@@ -82,8 +80,6 @@ interface Sums {
   sigkills: number;
   lives: number;
   startMs: number;
-  answered: number;
-  reads: number;
   absent: number;
   landed: number;
   redone: number;
@@ -93,8 +89,6 @@ const sums: Sums = {
   sigkills: 0,
   lives: 0,
   startMs: 0,
-  answered: 0,
-  reads: 0,
   absent: 0,
   landed: 0,
   redone: 0,
@@ -112,13 +106,12 @@ const list = (of: Record<string, number>) =>
 
 /** One store with its service and its clients. */
 class Arena {
-  readonly clients: Client[];
-  readonly #random: (bound: number) => number;
+  readonly witnesses = new Witnesses();
+  readonly #random: Random;
   #service: ServiceProcess | undefined;
 
   constructor(readonly seed: number) {
-    this.clients = clientsOf(seed, clientCount);
-    this.#random = randomOf(seed);
+    this.#random = new Random(seed);
   }
 
   async #start(): Promise<ServiceProcess> {
@@ -133,14 +126,14 @@ class Arena {
   /** @throws with what is wrong after a kill */
   async kill(until: () => boolean): Promise<void> {
     let service = await this.#start();
-    await makeRegions(service.port);
+    await this.witnesses.makeRegions(service.port);
     while (!until()) {
-      const way = wayOf(1 + this.#random(100));
+      const way = wayOf(this.#random.between(1, 100));
       try {
         await this.#live(service, way);
         await checkStore(service.dir, "killed");
         service = await this.#start();
-        const verdict = await judge(service.port, service.dir, this.clients);
+        const verdict = await this.witnesses.judge(service.port, service.dir);
         sums.absent += verdict.absent;
         sums.landed += verdict.landed;
         sums.redone += verdict.redone;
@@ -154,15 +147,12 @@ class Arena {
 
   /** Under load until it ends in this way. */
   async #live(service: ServiceProcess, way: Way): Promise<void> {
-    const load = this.clients.map((client) => client.run(service.port));
-    // One pair is watched; the others have the processor.
-    const watched = watch(service.port, pairs[this.#random(pairs.length)]!, this.clients);
+    const loads = this.witnesses.start(service.port, this.#random.between(0, mixCount - 1));
     // Often so soon that the first batches are just arriving.
-    await sleep(this.#random(3) === 0 ? this.#random(25) : 20 + this.#random(110));
+    await sleep(this.#random.between(0, 2) === 0 ? this.#random.between(0, 24) : this.#random.between(20, 129));
     await ways[way].end(service);
     const { code, signal } = await service.ended;
-    for (const answered of await Promise.all(load)) sums.answered += answered;
-    sums.reads += await watched;
+    await this.witnesses.stop(loads);
     count(ended, `${way} (${signal ?? code})`);
     if (ways[way].sigkill && signal === "SIGKILL") sums.sigkills += 1;
     if (way === "SIGTERM twice" && code !== 0 && code !== 75) throw new Error(`it ended with ${code}`);
@@ -173,7 +163,7 @@ class Arena {
     const { code } = await this.#service!.stop("SIGTERM");
     await checkStore(this.#service!.dir, "closed");
     const service = await this.#start();
-    return { code, redone: (await judge(service.port, service.dir, this.clients)).redone };
+    return { code, redone: (await this.witnesses.judge(service.port, service.dir)).redone };
   }
 
   remove = () => this.#service?.remove();
@@ -206,9 +196,10 @@ if (values.help) {
       `batches without an answer: ${sums.absent} absent (killed before publish), ${sums.landed} there (after it); ` +
         `${sums.redoing} starts redid ${sums.redone} records (between publish and apply); recovery rows ${list(rows)}`,
     );
-    const replays = arenas.flatMap((arena) => arena.clients).reduce((sum, client) => sum + client.replays, 0);
+    const sumOf = (what: "answered" | "replays" | "reads"): number =>
+      arenas.reduce((sum, { witnesses }) => sum + witnesses[what], 0);
     t.comment(
-      `${sums.answered} batches answered, ${replays} retries replayed, ${sums.reads} whole reads beside them; ` +
+      `${sumOf("answered")} batches answered, ${sumOf("replays")} retries replayed, ${sumOf("reads")} whole reads beside them; ` +
         `start to ready ${(sums.startMs / sums.lives).toFixed(0)} ms in the mean; seed ${seed}`,
     );
     if (wrong !== undefined) return;

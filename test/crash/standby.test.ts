@@ -1,11 +1,10 @@
 // standby.test.ts - two processes on one store: the writer is killed under load, the standby serves what it left.
 import t from "tap";
+import { Random } from "../../docker/drill/random.js";
 import { RawClient } from "../raw-client.js";
 import { freshDir, ServiceProcess } from "../service-process.js";
-import { judge } from "./judge.js";
-import { clientsOf, makeRegions } from "./ledger.js";
-import { randomOf } from "./random.js";
 import { checkStore } from "./rig.js";
+import { mixCount, Witnesses } from "./witnesses.js";
 
 const takeovers = 8;
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -30,17 +29,16 @@ t.setTimeout(300_000);
 t.test("a standby takes over", { timeout: 300_000 }, async (t) => {
   const seed = Date.now() % 1_000_000_007;
   t.comment(`seed ${seed}`);
-  const random = randomOf(seed);
+  const random = new Random(seed);
   const dir = freshDir();
-  const clients = clientsOf(seed, 8);
+  const witnesses = new Witnesses();
   let writer = await ServiceProcess.ready({ dir });
   const started = [writer];
   t.teardown(async () => {
     for (const service of started) await service.remove();
   });
-  await makeRegions(writer.port);
+  await witnesses.makeRegions(writer.port);
   const tookMs: number[] = [];
-  let answered = 0;
   for (let i = 0; i < takeovers; i++) {
     const standby = await standbyOn(dir);
     started.push(standby);
@@ -52,20 +50,20 @@ t.test("a standby takes over", { timeout: 300_000 }, async (t) => {
     refused.destroy();
     t.match({ status, body }, { status: 503, body: /"standby"/ }, "it takes no batch");
 
-    const load = clients.map((client) => client.run(writer.port));
-    await sleep(50 + random(100));
+    const loads = witnesses.start(writer.port, i % mixCount);
+    await sleep(random.between(50, 149));
     const killedAt = writer.kill("SIGKILL");
     await standby.line("ready");
     tookMs.push(performance.now() - killedAt);
-    answered += (await Promise.all(load)).reduce((sum, count) => sum + count, 0);
+    await witnesses.stop(loads);
     t.equal((await readyz(standby.port)).status, 200, "the standby serves");
-    await t.resolves(judge(standby.port, dir, clients), "every acknowledged batch is there, and no half one");
+    await t.resolves(witnesses.judge(standby.port, dir), "every acknowledged batch is there, and no half one");
     writer = standby;
   }
   tookMs.sort((a, b) => a - b);
   const [median, worst] = [tookMs[tookMs.length >> 1]!, tookMs.at(-1)!].map((ms) => ms.toFixed(1));
   t.comment(
-    `${takeovers} takeovers, kill to ready: median ${median} ms, worst ${worst} ms; ${answered} batches answered`,
+    `${takeovers} takeovers, kill to ready: median ${median} ms, worst ${worst} ms; ${witnesses.answered} batches answered`,
   );
   t.ok(tookMs[0]! < 1000, "a takeover is a matter of milliseconds, not of a start");
   t.equal((await writer.stop("SIGTERM")).code, 0);
