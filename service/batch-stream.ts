@@ -26,7 +26,7 @@ export interface Splitter<Unit> {
 export interface BatchStreamParts<Unit, Answer extends string | Buffer> {
   body: Readable;
   splitter: Splitter<Unit>;
-  /** Runs a batch. Never throws: what went wrong is an answer, too. */
+  /** Runs a batch. What is wrong with it is an answer, too; an error ends the stream. */
   run(unit: Unit): Answer | Promise<Answer>;
   /**
    * Asked after a run that gave a promise. `canBeOvertaken`: the next batch has to wait for its answer; `bytes`: how long that
@@ -106,12 +106,13 @@ export class BatchStream<Unit, Answer extends string | Buffer> extends Readable 
     let starved = false;
     for (;;) {
       while (this.slots[0]?.answer !== undefined) this.give(this.slots.shift()!.answer!);
-      if (stopping || splitter.broken || !this.wanted || this.isFull()) break;
+      if (stopping || splitter.broken || this.over || !this.wanted || this.isFull()) break;
       const unit = splitter.next();
       starved = unit === undefined;
       if (unit === undefined) break;
       this.start(unit);
     }
+    if (this.over) return;
     this.hand();
     if (this.slots.length === 0 && (stopping || splitter.broken || (starved && this.bodyEnded))) {
       if (this.left === true && !splitter.broken) this.push(this.parts.join([this.parts.farewell()]));
@@ -126,7 +127,8 @@ export class BatchStream<Unit, Answer extends string | Buffer> extends Readable 
   }
 
   private start(unit: Unit): void {
-    const answer = this.parts.run(unit);
+    const answer = this.run(unit);
+    if (answer === undefined) return;
     if (!(answer instanceof Promise)) {
       if (this.slots.length === 0) this.give(answer);
       else this.slots.push({ answer });
@@ -137,12 +139,25 @@ export class BatchStream<Unit, Answer extends string | Buffer> extends Readable 
     const { canBeOvertaken, bytes } = this.parts.waiting();
     this.held = canBeOvertaken;
     this.waitingBytes += bytes;
-    void answer.then((later) => {
-      slot.answer = later;
-      this.waitingBytes -= bytes;
-      if (canBeOvertaken) this.held = false;
-      this.advanceSoon();
-    });
+    answer.then(
+      (later) => {
+        slot.answer = later;
+        this.waitingBytes -= bytes;
+        if (canBeOvertaken) this.held = false;
+        this.advanceSoon();
+      },
+      (error) => this.destroy(error),
+    );
+  }
+
+  /** A batch without an answer would put all those after it in the wrong places: then there are none. */
+  private run(unit: Unit): Answer | Promise<Answer> | undefined {
+    try {
+      return this.parts.run(unit);
+    } catch (error) {
+      this.destroy(error as Error);
+      return undefined;
+    }
   }
 
   private isFull(): boolean {

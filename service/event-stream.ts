@@ -36,6 +36,10 @@ export class EventStreams {
     });
   }
 
+  get count(): number {
+    return this.open.size;
+  }
+
   get full(): boolean {
     return this.open.size >= this.streamsMax;
   }

@@ -57,6 +57,7 @@ export class Meter {
 export class Metrics {
   private readonly registry = new Registry();
   private readonly meters: Meter[] = [];
+  private readonly gauges: (() => string[])[] = [];
 
   constructor() {
     collectDefaultMetrics({ register: this.registry });
@@ -68,8 +69,14 @@ export class Metrics {
     return meter;
   }
 
+  gauge(name: string, help: string, read: () => number): void {
+    this.gauges.push(() => gauge(name, help, read()));
+  }
+
   async text(store: Store | undefined, lifecycle: LifecycleView): Promise<string> {
-    const own = [this.requestLines(), lifecycleLines(lifecycle), store === undefined ? [] : storeLines(store)].flat();
+    const ofStore = store === undefined ? [] : storeLines(store);
+    const ofParts = this.gauges.flatMap((lines) => lines());
+    const own = [...this.requestLines(), ...lifecycleLines(lifecycle), ...ofStore, ...ofParts];
     return `${own.join("\n")}\n${lifecycle.metricsText?.() ?? ""}${await this.registry.metrics()}`;
   }
 

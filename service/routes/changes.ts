@@ -21,6 +21,7 @@ interface ChangesRoute {
 export function changeRoutes(app: FastifyInstance, context: RouteContext): void {
   const { feed, limits, lifecycle } = context;
   const streams = new EventStreams(limits.eventStreamsMax, limits.eventCommentMs, lifecycle.stopSignal);
+  context.metrics.gauge("event_streams", "Event streams that are open.", () => streams.count);
   const page = json("The changes.", "ChangePage");
 
   app.route<ChangesRoute>({
@@ -57,9 +58,11 @@ export function changeRoutes(app: FastifyInstance, context: RouteContext): void 
     handler: async (request, reply) => {
       const name = regionOf(request);
       const info = infoOf(name);
-      if (accepts(request.headers, eventsType)) return stream(request, reply, name, info);
       const { since, limit, wait } = request.query;
-      if (wait === 0) return pageOf(name, since, limit);
+      // A HEAD neither waits nor holds a stream open: it is told what a page would be.
+      const isGet = request.method === "GET";
+      if (isGet && accepts(request.headers, eventsType)) return stream(request, reply, name, info);
+      if (!isGet || wait === 0) return pageOf(name, since, limit);
       const after = since ?? info.generation;
       const { gap, newest } = feed.read(name, info, after, 0);
       if (!gap && newest <= after) await someChange(request, name, info, wait);

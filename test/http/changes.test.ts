@@ -341,6 +341,9 @@ storeTest(
     t.match(refused.json, { status: 429, code: "rate-limited", retryable: true });
     t.equal(refused.headers["retry-after"], "5");
     t.equal((await f.get(url)).status, 200, "pages are not streams");
+    const head = await f.call("HEAD", `${url}?wait=60`, { headers: { accept: "text/event-stream" } });
+    t.equal(head.status, 200, "a HEAD neither waits nor is a stream");
+    t.match((await f.get("/metrics")).text, /^holdfast_event_streams 2$/m);
     streams.pop()!.close();
     while ((await f.get("/v1/status")).json.inFlight > 2) await new Promise((resolve) => setTimeout(resolve, 2));
     streams.push(await Events.open(port));

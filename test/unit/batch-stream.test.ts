@@ -172,3 +172,27 @@ t.test("long answers are waited for one after the other", async (t) => {
   t.equal(await text, "1\n2\n3\n4\n5\n");
   t.same(waited, [2, 2, 1]);
 });
+
+t.test("a batch without an answer ends the stream", async (t) => {
+  for (const run of [
+    () => {
+      throw new Error("broken");
+    },
+    () => Promise.reject(new Error("broken")),
+  ]) {
+    const body = new PassThrough();
+    const stream = new BatchStream<string | object, string>({
+      body,
+      splitter: new LineSplitter(100),
+      run,
+      waiting: () => ({ canBeOvertaken: false, bytes: 0 }),
+      join: (answers) => answers.join(""),
+      stopSignal: new AbortController().signal,
+      farewell: () => "bye\n",
+    });
+    body.end("1\n2\n");
+    await t.rejects(async () => {
+      for await (const _ of stream) t.fail("there is no answer");
+    }, /broken/);
+  }
+});
