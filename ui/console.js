@@ -52,8 +52,9 @@ const plots = {
 
 /** @type {any[]} */
 let regions = [];
+const noRegion = { name: "", size: 0, incarnation: "" };
 /** The chosen region, and what ends when another is chosen. */
-let chosen = { name: "", size: 0, incarnation: "", leave: new AbortController() };
+let chosen = { ...noRegion, leave: new AbortController() };
 let offset = 0;
 let columns = 16;
 
@@ -219,6 +220,8 @@ function choose(name) {
     incarnation: region.etag.split(".")[0],
     leave: new AbortController(),
   };
+  // It may have shrunk.
+  offset = Math.min(offset, lastLine());
   byId("region").hidden = false;
   byId("region-name").textContent = name;
   byId("batches").replaceChildren();
@@ -231,12 +234,20 @@ function choose(name) {
   void watchChanges();
 }
 
+/** It is gone; the next list tells what can be chosen in its place. */
+function chooseNone() {
+  chosen.leave.abort();
+  chosen = { ...noRegion, leave: new AbortController() };
+  byId("region").hidden = true;
+}
+
 const windowLength = () => Math.max(0, Math.min(columns * rows, chosen.size - offset));
+
+const lastLine = () => Math.max(0, Math.floor((chosen.size - 1) / columns) * columns);
 
 /** @param {number} to */
 function moveTo(to) {
-  const last = Math.max(0, Math.floor((chosen.size - 1) / columns) * columns);
-  offset = Math.max(0, Math.min(last, to - (to % columns)));
+  offset = Math.max(0, Math.min(lastLine(), to - (to % columns)));
   void showWindow().catch(elsewhere);
 }
 
@@ -273,8 +284,10 @@ async function watchChanges() {
       since = next;
     } catch (error) {
       if (signal.aborted) return;
+      const code = error instanceof Problem ? error.code : "";
       // The feed has forgotten what came after `since`: begin again with what is there.
-      if (error instanceof Problem && error.code === "generation-compacted") since = undefined;
+      if (code === "generation-compacted") since = undefined;
+      else if (code === "region-not-found") return chooseNone();
       else if (error instanceof Unreachable || error instanceof Problem) await sleep(regionsMs);
       else throw error;
     }
@@ -294,6 +307,9 @@ async function showChanges(changes, signal) {
     list.prepend(item);
   }
   while (list.children.length > batchesMax) list.lastElementChild?.remove();
+  // Of another size now: the list says so, and the region is shown from nothing.
+  if (changes.some(({ kind }) => kind === "resize")) await listRegions();
+  if (signal.aborted) return;
   const at = offset;
   const { bytes, generation, durableGeneration } = await client.bytes(chosen.name, at, windowLength(), signal);
   const region = regions.find(({ name }) => name === chosen.name);

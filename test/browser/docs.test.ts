@@ -45,7 +45,7 @@ t.test("the API's page", { skip: missing }, async (t) => {
     await row.waitFor();
     const status = (await row.locator(".response-col_status").innerText()).trim().slice(0, 3);
     const text = (await row.locator(".response-col_description").textContent()) ?? "";
-    await block.scrollIntoViewIfNeeded();
+    await row.scrollIntoViewIfNeeded();
     await watched.picture(`docs-${operation}-${status}`);
     return { status, text };
   }
