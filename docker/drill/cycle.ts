@@ -58,7 +58,7 @@ export interface CycleRecord {
   dropped: number;
   /** Of those, on a connection that had not carried a request before. */
   droppedFresh: number;
-  /** Of those, sent after the service's patience was over: not judged. */
+  /** Of those, sent when the service's patience was over, or by a client that had been kept from running: not judged. */
   droppedLate: number;
   /** Of the first dropped ones: client, start, connected, sent, end, relative to the signal. */
   drops: (number | null)[][];
@@ -115,6 +115,11 @@ const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 /** Longer is a service that hangs: the cycle is over and it is killed. */
 const hungMs = 30_000;
 
+/**
+ * The service ends a connection as silent when nothing came for 100 ms before TERM and for a lame duck of as long after it.
+ * A client that was kept from running for half of that may have had its answer, unread, all the time.
+ */
+const stalledMsMax = 100;
 /** One request may meet the very moment in which the kernel closes the listener; never two of a stop. */
 const droppedMax = 1;
 
@@ -327,6 +332,7 @@ export class Drilled {
   #count(record: CycleRecord, plan: CyclePlan, load: Load | undefined, zero: number, lines: readonly Line[]): void {
     if (load === undefined) return;
     const patientUntil = (signalAt(lines, zero) ?? zero) + this.subject.patienceMs;
+    const lastSentAt = new Map<number, number>();
     for (const attempt of load.attempts) {
       const what = kindOf(attempt);
       if (what !== "other") record[what] += 1;
@@ -335,7 +341,9 @@ export class Drilled {
         // Resets of idle connections that a client had in its hand are told apart from connections just made.
         record.dropped += 1;
         if (!attempt.reused) record.droppedFresh += 1;
-        if ((attempt.sentAt ?? attempt.startedAt) > patientUntil) record.droppedLate += 1;
+        const sentAt = attempt.sentAt ?? attempt.startedAt;
+        const stalledMs = stalledBetween(load.stalls, lastSentAt.get(attempt.client) ?? attempt.startedAt, sentAt);
+        if (sentAt > patientUntil || stalledMs > stalledMsMax) record.droppedLate += 1;
         if (record.drops.length < 40) {
           const { client, startedAt, connectedAt, sentAt, endedAt } = attempt;
           const relative = [startedAt, connectedAt, sentAt, endedAt].map((at) =>
@@ -344,6 +352,7 @@ export class Drilled {
           record.drops.push([client, ...relative]);
         }
       }
+      if (attempt.sentAt !== null) lastSentAt.set(attempt.client, attempt.sentAt);
       if (attempt.endedAt > zero - 150 && attempt.startedAt < zero + 600 && record.timeline.length < 1500) {
         record.timeline.push([
           attempt.client,
@@ -372,6 +381,10 @@ export class Drilled {
       });
     }
   }
+}
+
+function stalledBetween(stalls: readonly (readonly [number, number])[], from: number, to: number): number {
+  return stalls.reduce((sum, [start, end]) => sum + Math.max(0, Math.min(end, to) - Math.max(start, from)), 0);
 }
 
 function kindOf(attempt: Attempt): "acknowledged" | "refused" | "ambiguous" | "unreached" | "other" {
