@@ -10,6 +10,7 @@
 // Content-Digest lands together whatever it prefers, and Preference-Applied says so by not being there.
 import type { IncomingHttpHeaders } from "node:http";
 import type { Readable } from "node:stream";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { readBody } from "../body.js";
 import { type PatchEvent, PatchReader, patchTypeOf, unsupported } from "../byteranges.js";
@@ -61,6 +62,9 @@ interface Landed {
   replayed: boolean;
 }
 type Begin = Extract<PatchEvent, { kind: "write" | "resize" }>;
+
+/** The event loop's other work waits for no longer than this while a body is read. */
+const readMsMax = 5;
 
 /** What lands as it comes is one batch for each of these: few syncs, and little to send again. */
 const chunkBytesMax = 1 << 20;
@@ -164,21 +168,28 @@ export function byteRangePatchRoutes(app: FastifyInstance, context: RouteContext
     const conditions = writeConditions(headers);
     const key = keyOf(request, () => [String(headers["content-type"]), body]);
     const store = context.store();
-    const { parts, failures } = readWhole(reader, body);
+    const { parts, failures } = await readWhole(reader, body);
     if (failures.length > 0) throw refusal(failures);
     const resizes = parts.filter(({ begin }) => begin.kind === "resize");
     if (resizes.length > 0 && parts.length > 1) throw notAlone(resizes.map(({ begin }) => begin.index));
     const [{ begin } = { begin: undefined }] = parts;
     if (begin?.kind === "resize") return resize(request, store, name, begin, changeConditions(conditions), key);
-    const info = infoOf(store, name);
-    const misfits = parts.flatMap((part) => misfit(part.begin, info) ?? []);
-    if (misfits.length > 0) {
-      checkConditions(request, info);
-      throw refusal(misfits);
+    try {
+      const info = infoOf(store, name);
+      const misfits = parts.flatMap((part) => misfit(part.begin, info) ?? []);
+      if (misfits.length > 0) {
+        checkConditions(request, info);
+        throw refusal(misfits);
+      }
+    } catch (error) {
+      // A retry is answered as the first one was, whatever has become of the region since.
+      const earlier = key && (await context.batches.earlier(store, name, key));
+      if (earlier === undefined) throw error;
+      return { tag: earlier.tags[0]!, replayed: true };
     }
-    const writes = parts.map(({ begin, chunks }) => ({
+    const writes = parts.map(({ begin, gathered }) => ({
       offset: (begin as Begin & { kind: "write" }).offset,
-      bytes: chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks),
+      bytes: gathered.bytes,
     }));
     return write(store, name, writes, waitOf(request), conditions, key);
   }
@@ -227,10 +238,9 @@ export function byteRangePatchRoutes(app: FastifyInstance, context: RouteContext
     private conditions: BatchConditions | undefined;
     /** What the last of its batches left. */
     private tag: Tag | undefined;
-    /** Bytes that follow each other and are still to be written. */
-    private chunks: Buffer[] = [];
-    private length = 0;
+    /** Where the bytes go that follow each other and are still to be written. */
     private offset = 0;
+    private gathered = new Gathered();
     private landedBytes = 0;
 
     constructor(
@@ -298,20 +308,18 @@ export function byteRangePatchRoutes(app: FastifyInstance, context: RouteContext
 
     private async add(bytes: Buffer): Promise<void> {
       for (let from = 0; from < bytes.length; ) {
-        const piece = bytes.subarray(from, from + this.chunkBytes - this.length);
-        this.chunks.push(piece);
-        this.length += piece.length;
+        const piece = bytes.subarray(from, from + this.chunkBytes - this.gathered.length);
+        this.gathered.add(piece);
         from += piece.length;
-        if (this.length === this.chunkBytes) await this.flush();
+        if (this.gathered.length === this.chunkBytes) await this.flush();
       }
     }
 
     private async flush(): Promise<void> {
-      if (this.length === 0) return;
-      const bytes = Buffer.concat(this.chunks);
+      if (this.gathered.length === 0) return;
       const { offset } = this;
-      this.chunks = [];
-      this.length = 0;
+      const { bytes } = this.gathered;
+      this.gathered = new Gathered();
       this.offset += bytes.length;
       await this.commit([{ offset, bytes }]);
     }
@@ -347,18 +355,53 @@ export function byteRangePatchRoutes(app: FastifyInstance, context: RouteContext
 }
 
 /** Every part with its bytes, and what is wrong with those that are not valid. @throws Problem malformed-byterange, too-many-ops */
-function readWhole(reader: PatchReader, body: Buffer) {
-  const parts: { begin: Begin; chunks: Buffer[] }[] = [];
+async function readWhole(reader: PatchReader, body: Buffer) {
+  const parts: { begin: Begin; gathered: Gathered }[] = [];
   const failures: Failure[] = [];
   reader.push(body);
   reader.finish();
+  let since = performance.now();
   for (let event = reader.next(); event !== undefined; event = reader.next()) {
     if (event.kind === "failure") failures.push(event.failure);
-    else if (event.kind === "bytes") parts.at(-1)!.chunks.push(event.bytes);
-    else if (event.kind !== "end") parts.push({ begin: event, chunks: [] });
+    else if (event.kind === "bytes") parts.at(-1)!.gathered.add(event.bytes);
+    else if (event.kind !== "end") parts.push({ begin: event, gathered: new Gathered() });
+    // Content in millions of pieces takes seconds to read, and others are waiting.
+    if (performance.now() - since < readMsMax) continue;
+    await nextTurn();
+    since = performance.now();
   }
   if (parts.length === 0 && failures.length === 0) throw new Problem("byterange-missing", "the patch has no part");
   return { parts, failures };
+}
+
+/** Bytes that come in pieces. One piece is taken as it is; more are copied, however many they are. */
+class Gathered {
+  private room: Buffer | undefined;
+  length = 0;
+
+  get bytes(): Buffer {
+    return this.room?.subarray(0, this.length) ?? Buffer.alloc(0);
+  }
+
+  add(piece: Buffer): void {
+    if (this.room === undefined) {
+      this.room = piece;
+    } else {
+      if (!this.owned || this.length + piece.length > this.room.length) this.grow(this.length + piece.length);
+      piece.copy(this.room, this.length);
+    }
+    this.length += piece.length;
+  }
+
+  /** The room is memory of our own, not the first piece's. */
+  private owned = false;
+
+  private grow(bytes: number): void {
+    const larger = Buffer.allocUnsafe(Math.max(2 * this.length, bytes));
+    this.room?.copy(larger, 0, 0, this.length);
+    this.room = larger;
+    this.owned = true;
+  }
 }
 
 const failureCodes = ["malformed-byterange", "byterange-missing", "length-mismatch"] as const;

@@ -349,13 +349,20 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     const wait: Wait = request.query.durability ?? "region";
     const since = performance.now();
     const range = headers["content-range"];
-    const offset =
-      range === undefined
-        ? wholeOffset(store, name, body.length, request)
-        : partOffset(store, name, range, body.length, request);
-    let outcome: BatchOutcome;
+    let outcome: BatchOutcome | undefined;
+    let offset = 0;
     try {
-      outcome = await context.batches.write(store, name, [{ offset, bytes: body }], wait, conditions, key);
+      offset =
+        range === undefined
+          ? wholeOffset(store, name, body.length, request)
+          : partOffset(store, name, range, body.length, request);
+    } catch (error) {
+      // A retry is answered as the first one was, whatever has become of the region since.
+      outcome = key && (await context.batches.earlier(store, name, key));
+      if (outcome === undefined) throw error;
+    }
+    try {
+      outcome ??= await context.batches.write(store, name, [{ offset, bytes: body }], wait, conditions, key);
     } catch (error) {
       throw writeProblem(error, () => infoOf(store, name).size, false);
     }

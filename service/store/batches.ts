@@ -96,6 +96,21 @@ export class Batches {
   }
 
   /**
+   * The answer to an earlier write of this region under the same key, if there was one: for a retry that the region, as it is
+   * now, would not take. @throws Refused idempotency_key_reused, idempotency_in_progress
+   */
+  async earlier(store: Store, region: string, key: IdempotencyKey): Promise<BatchOutcome | undefined> {
+    try {
+      // The core looks for the key before anything else, and no region gets as far as this generation.
+      return await this.write(store, region, [], "region", { ifGeneration: Number.MAX_SAFE_INTEGER }, key);
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      if (error.code === "generation_mismatch" || error.code === "region_not_found") return undefined;
+      throw error;
+    }
+  }
+
+  /**
    * Runs a frame of native/frame.h as a client sent it, and gives the core's answer as it is, a refusal included. `region`:
    * the only one that it may name. An answer that is there at once is valid until the next call.
    */

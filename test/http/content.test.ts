@@ -242,6 +242,12 @@ storeTest("a retry of a whole replacement with a condition gets the first answer
   t.equal(again.headers["idempotency-replayed"], "?1");
   t.equal(again.headers.etag, first.headers.etag);
   t.equal((await put(f, "abc", { ...headers, "idempotency-key": "two" })).json.code, "etag-mismatch");
+  await f.call("PATCH", "/v1/regions/demo", { body: { size: 8 } });
+  const late = await put(f, "abcd", headers);
+  t.equal(late.headers["idempotency-replayed"], "?1", "also when the region has another size by now");
+  t.equal(late.headers.etag, first.headers.etag);
+  t.equal((await put(f, "abcde", headers)).json.code, "idempotency-key-reused");
+  t.equal((await put(f, "abcd", { "idempotency-key": "three" })).json.code, "length-mismatch");
 });
 
 storeTest("an upload makes a region of any length, or none", async (t, f) => {

@@ -70,6 +70,8 @@ storeTest("keys on everything that changes something", async (t, f) => {
   await twice("PUT", "/v1/regions/up/content", 201, "Hello", { "if-none-match": "*" });
   await twice("PUT", "/v1/regions/up/content", 204, "World");
   await twice("PUT", "/v1/regions/demo/content", 204, "Hello", { "content-range": "bytes 0-4/*" });
+  const byteRange = { "content-type": "message/byterange" };
+  await twice("PATCH", "/v1/regions/demo/content", 204, "Content-Range: bytes 0-4/*\r\n\r\nHello", byteRange);
   await twice("POST", "/v1/regions/demo/batches", 200, add);
   await twice("POST", "/v1/batches", 200, { ops: [{ ...add.ops[0], region: "demo" }] });
   await twice("PUT", "/v1/regions/demo/cells/8", 200, { value: 1 });
