@@ -19,6 +19,7 @@ Stops and kills a service, restarts it on the same data, and judges what is ther
   --backend NAME     process, pidns, docker, podman; repeatable (default: process)
   --scenario NAME    a name or a number of --list; repeatable (default: all that fit)
   --cycles N         of each scenario (default 5), and no fewer than it has cases
+  --exactly          no more cycles than --cycles; the seed chooses the cases
   --seed N           the same choices again (default: a random one, printed)
   --image NAME       the image of docker and podman (default holdfast)
   --debug            the build with fail points; an image of NATIVE=debug
@@ -52,6 +53,7 @@ function readFlags() {
         backend: { type: "string", multiple: true, default: ["process"] },
         scenario: { type: "string", multiple: true, default: [] },
         cycles: { type: "string", default: "5" },
+        exactly: { type: "boolean", default: false },
         seed: { type: "string", default: String(randomInt(2 ** 31)) },
         image: { type: "string", default: "holdfast" },
         debug: { type: "boolean", default: false },
@@ -176,11 +178,13 @@ for (const name of chosenBackends) {
     const title = isReference ? `plain Fastify: ${scenario.name}` : scenario.name;
     const group: Group = { scenario: title, backend: name, isReference, cycles: [] };
     groups.push(group);
-    const count = Math.max(cycles, scenario.cases ?? 1);
+    const cases = scenario.cases ?? 1;
+    const count = flags.exactly ? cycles : Math.max(cycles, cases);
+    const firstCase = flags.exactly ? seed % cases : 0;
     try {
       for (let cycle = 0; cycle < count && !interrupted; ++cycle) {
         progress(`${title} on ${name}: ${cycle + 1} of ${count}`);
-        const plan = scenario.plan(cycle, drilled, own);
+        const plan = scenario.plan(firstCase + cycle, drilled, own);
         // A plain close may hang until the engine kills it: that is what it is here to show.
         const told = isReference
           ? { ...plan, launch: { script: "reference.js" }, mayDrop: true, expect: { codes: [0, 137] } }

@@ -7,6 +7,7 @@ import { ProblemError } from "../../service/client.js";
 import { type Backend, now, type Signal, waitUntilReady } from "./backends.js";
 import type { Act, CyclePlan, Drilled, Subject } from "./cycle.js";
 import { Unjudged } from "./judge.js";
+import { regionNames } from "./ledger.js";
 import { clientOf } from "./load.js";
 
 export interface Scenario {
@@ -124,6 +125,19 @@ function slowClients(act: Act): Socket[] {
     else socket.resume();
     return socket;
   });
+}
+
+/** Follows the changes of a region as an event stream. `told` gives what has come so far. */
+function follow(act: Act, region: string): { socket: Socket; told(): string } {
+  const head = `GET /v1/regions/${region}/changes HTTP/1.1\r\nHost: drill\r\nAccept: text/event-stream\r\n\r\n`;
+  const socket = connect(act.site.target.port, act.site.target.host, () => socket.write(head));
+  let text = "";
+  socket.setEncoding("latin1");
+  socket.on("data", (part: string) => {
+    text += part;
+  });
+  socket.on("error", () => {});
+  return { socket, told: () => text };
 }
 
 /** A number waits so many milliseconds: by then the first signal has been told to JavaScript, and the drain is under way. */
@@ -363,15 +377,19 @@ export const scenarios: readonly Scenario[] = [
   {
     id: 11,
     name: "slow-clients",
-    about: "a stop with clients that send nothing, half a head, half a body, that don't read, pipeline, expect 100",
-    plan: (_cycle, _drilled, subject) => ({
+    about:
+      "a stop with clients that send nothing, half a head, half a body, that don't read, pipeline, expect 100, follow events",
+    plan: (_cycle, drilled, subject) => ({
       load: load(4),
       act: async (act) => {
-        const sockets = slowClients(act);
+        const stream = follow(act, regionNames(drilled.ledger.epoch).cells);
+        const sockets = [...slowClients(act), stream.socket];
         await sleep(60);
         await terminate(act);
         await act.instance.ended;
         for (const socket of sockets) socket.destroy();
+        if (!/^event: bye$/m.test(stream.told()))
+          act.violate("I9", `an event stream ended without a goodbye: ${stream.told().slice(-200)}`);
       },
       expect: { codes: [clean, cut], stopMsMax: subject.stopMsMax },
       mayDrop: false,
