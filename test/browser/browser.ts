@@ -36,7 +36,7 @@ export class Watched {
       const url = request.url();
       if (!url.startsWith(`${this.origin}/`) && !/^(?:data|blob):/.test(url)) this.foreign.push(url);
     });
-    page.setDefaultTimeout(20_000);
+    page.setDefaultTimeout(60_000);
   }
 
   static async open(browser: Browser, url: string, options: BrowserContextOptions = {}): Promise<Watched> {

@@ -8,8 +8,8 @@ const headers = { authorization: `Bearer ${token}`, "content-type": "application
 /** Long enough for a browser to see each state. */
 const flags = [
   `--auth-token=${token}`,
-  "--drain-lame-duck-ms=1500",
-  "--drain-body-grace-ms=1500",
+  "--drain-lame-duck-ms=2500",
+  "--drain-body-grace-ms=2500",
   "--drain-soft-ms=6000",
   "--drain-hard-ms=8000",
   "--allow-any-file-system",

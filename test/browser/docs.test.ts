@@ -6,10 +6,10 @@ import { launch, missing, Watched } from "./browser.js";
 
 /** Long enough for a browser to see it. */
 const drainFlags = [
-  "--drain-lame-duck-ms=20000",
-  "--drain-body-grace-ms=20000",
-  "--drain-soft-ms=25000",
-  "--drain-hard-ms=30000",
+  "--drain-lame-duck-ms=60000",
+  "--drain-body-grace-ms=60000",
+  "--drain-soft-ms=65000",
+  "--drain-hard-ms=70000",
 ];
 
 t.test("the API's page", { skip: missing }, async (t) => {

@@ -104,8 +104,12 @@ t.test("aria2c", { skip: without("aria2c") }, async (t) => {
   same(t, "aria2");
 });
 
-t.test("nbdkit: the region is a disk", { skip: without("nbdkit") || without("nbdcopy") }, async (t) => {
+t.test("the region is a disk", { skip: without("nbdkit") || without("nbdcopy") || without("qemu-img") }, async (t) => {
   // nbdkit names its socket in $uri.
-  await run("nbdkit", ["--unix=-", "--readonly", "curl", `url=${url}`, "--run", `nbdcopy "$uri" ${at("nbd")}`]);
+  const disk = (command: string) => run("nbdkit", ["--unix=-", "--readonly", "curl", `url=${url}`, "--run", command]);
+  await disk(`nbdcopy "$uri" ${at("nbd")}`);
   same(t, "nbd");
+  await disk(`qemu-img convert -f raw -O qcow2 "$uri" ${at("qcow2")}`);
+  const compared = await disk(`qemu-img compare -f raw -F qcow2 "$uri" ${at("qcow2")}`);
+  t.match(compared.toString(), /Images are identical/, "a virtual machine's image of it is the same");
 });

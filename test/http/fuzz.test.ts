@@ -1,6 +1,8 @@
 // Every operation of the document with inputs made from its own schemas, and with the same inputs spoilt: none makes a 5xx,
 // and every answer is one that the document allows (the fixture holds each against it).
 import fc from "fast-check";
+import { framed } from "../../service/batch-stream.js";
+import { BatchEncoder } from "../../service/store/batch-encoder.js";
 import { type Fixture, storeTest } from "../fixture.js";
 
 type Json = null | boolean | number | string | Json[] | { [member: string]: Json };
@@ -11,10 +13,14 @@ interface Parameter {
   required?: boolean;
   schema: Schema;
 }
+interface Media {
+  schema: Schema;
+  example?: string;
+}
 interface Operation {
   operationId: string;
   parameters?: Parameter[];
-  requestBody?: { content: Record<string, { schema: Schema }> };
+  requestBody?: { content: Record<string, Media> };
 }
 interface Document {
   paths: Record<string, Record<string, Operation>>;
@@ -109,10 +115,15 @@ class Values {
       typeof extra === "object" && extra !== null
         ? fc.dictionary(fc.stringMatching(/^[a-z0-9]{1,8}$/), this.of(extra as Schema), { maxKeys: 3 })
         : fc.constant({});
-    return fc.tuple(free, ...members).map(([more, ...values]) => {
+    const made = fc.tuple(free, ...members).map(([more, ...values]) => {
       const own = properties.map(([name], at) => [name, values[at]]).filter(([, value]) => value !== undefined);
       return { ...(more as object), ...Object.fromEntries(own) } as Json;
     });
+    // Where members depend on each other, what is made seldom goes together.
+    const examples = (schema.examples as Json[] | undefined) ?? [];
+    return examples.length === 0
+      ? made
+      : fc.oneof({ arbitrary: made, weight: 3 }, { arbitrary: fc.constantFrom(...examples), weight: 1 });
   }
 }
 
@@ -141,6 +152,50 @@ const maybeSpoilt = (value: fc.Arbitrary<Json>): fc.Arbitrary<Json> =>
 
 const visible = (text: string) => text.replace(/[^\x20-\x7e]/g, "?");
 
+/** As it is, or with some bytes that are others, or broken off. */
+const maybeSpoiltBytes = (bytes: fc.Arbitrary<Buffer>): fc.Arbitrary<Buffer> => {
+  const changes = fc.array(fc.tuple(fc.nat(1 << 16), fc.nat(255)), { maxLength: 3 });
+  const spoilt = fc.tuple(bytes, changes, fc.option(fc.nat(1 << 16))).map(([whole, places, end]) => {
+    const copy = Buffer.from(whole);
+    for (const [at, byte] of places) if (copy.length > 0) copy[at % copy.length] = byte;
+    return end === null ? copy : copy.subarray(0, end % (copy.length + 1));
+  });
+  return fc.oneof(bytes, spoilt);
+};
+
+const encoder = new BatchEncoder({ opsMax: 4096, guardsMax: 256 });
+
+function frameOf(batch: Json, region: string | undefined): Buffer {
+  const frame = encoder.encode(batch, region, undefined, undefined);
+  return frame === undefined ? Buffer.alloc(8) : framed(frame);
+}
+
+function bodyOf(
+  values: Values,
+  type: string,
+  { schema, example }: Media,
+  path: string,
+  batch: Schema | undefined,
+): fc.Arbitrary<string | Buffer> {
+  if (/^application\/(?:[a-z-]+\+)?json$/.test(type)) {
+    return fc.oneof(
+      { arbitrary: maybeSpoilt(values.of(schema)).map((value) => JSON.stringify(value)), weight: 12 },
+      { arbitrary: fc.string({ maxLength: 30 }), weight: 1 },
+    );
+  }
+  if (batch !== undefined && type.endsWith("ndjson")) {
+    const lines = fc.array(maybeSpoilt(values.of(batch)), { minLength: 1, maxLength: 4 });
+    return maybeSpoiltBytes(lines.map((all) => Buffer.from(all.map((line) => `${JSON.stringify(line)}\n`).join(""))));
+  }
+  if (batch !== undefined) {
+    const region = path.includes("{region}") ? "demo" : undefined;
+    const frames = fc.array(values.of(batch), { minLength: 1, maxLength: 4 });
+    return maybeSpoiltBytes(frames.map((all) => Buffer.concat(all.map((one) => frameOf(one, region)))));
+  }
+  if (example !== undefined) return maybeSpoiltBytes(fc.constant(Buffer.from(example, "latin1")));
+  return fc.uint8Array({ maxLength: regionBytes + 8 }).map((bytes) => Buffer.from(bytes));
+}
+
 function inputsOf(values: Values, path: string, operation: Operation): fc.Arbitrary<Input> {
   const parameters = operation.parameters ?? [];
   const parts = parameters.map(({ name, in: place, required, schema }) => {
@@ -159,14 +214,12 @@ function inputsOf(values: Values, path: string, operation: Operation): fc.Arbitr
     const absent = { arbitrary: fc.constant(undefined), weight: place === "header" ? 7 : 1 };
     return required === true ? given : fc.oneof(absent, { arbitrary: given, weight: 1 });
   });
-  const bodies = Object.entries(operation.requestBody?.content ?? {}).map(([type, { schema }]) =>
-    (type.endsWith("json")
-      ? fc.oneof(
-          { arbitrary: maybeSpoilt(values.of(schema)).map((value) => JSON.stringify(value)), weight: 12 },
-          { arbitrary: fc.string({ maxLength: 30 }), weight: 1 },
-        )
-      : fc.uint8Array({ maxLength: regionBytes + 8 }).map((bytes) => Buffer.from(bytes))
-    ).map((body) => ({ type, body: body as string | Buffer | undefined })),
+  const content = operation.requestBody?.content ?? {};
+  const bodies = Object.entries(content).map(([type, media]) =>
+    bodyOf(values, type, media, path, content["application/json"]?.schema).map((body) => ({
+      type,
+      body: body as string | Buffer | undefined,
+    })),
   );
   const body = bodies.length === 0 ? fc.constant({ type: "", body: undefined }) : fc.oneof(...bodies);
   return fc.tuple(fc.tuple(...parts), body).map(([given, { type, body }]) => {
