@@ -243,6 +243,19 @@ class Input {
     return taken;
   }
 
+  /** A variable-length integer (RFC 9000, 16): its first two bits tell how many bytes it has. Undefined: they are not here yet. */
+  integer(): number | undefined {
+    const first = this.bytes[this.at];
+    if (first === undefined) return undefined;
+    const length = 1 << (first >> 6);
+    if (length > this.left) return undefined;
+    let value = first & 0x3f;
+    for (let i = 1; i < length; i++) value = value * 256 + this.bytes[this.at + i]!;
+    this.at += length;
+    if (!Number.isSafeInteger(value)) throw malformed("a length is above 2^53 - 1");
+    return value;
+  }
+
   /** Waits until something has come. @throws Problem when nothing will */
   *more(inside: string): Reading<void> {
     if (this.over) throw malformed(`the body ends inside ${inside}`);
@@ -337,8 +350,13 @@ function* binary(input: Input): Grammar {
     if (known) {
       yield* bytesOf(input, yield* integer(input));
     } else {
-      for (let length = yield* integer(input); length > 0; length = yield* integer(input))
-        yield* bytesOf(input, length);
+      // A generator each would be most of the time of content in many small chunks.
+      for (;;) {
+        const length = input.integer() ?? (yield* integer(input));
+        if (length === 0) break;
+        if (length <= input.left) yield { kind: "bytes", bytes: input.take(length) };
+        else yield* bytesOf(input, length);
+      }
     }
     yield { kind: "end" };
   }
@@ -379,16 +397,12 @@ function* binaryField(input: Input, nameLength: number, fields: Map<string, stri
   return nameLength + valueLength;
 }
 
-/** A variable-length integer (RFC 9000, 16): the first two bits tell how many bytes it has. */
 function* integer(input: Input): Reading<number> {
-  yield* input.need(1, "a length");
-  const first = input.take(1)[0]!;
-  const more = (1 << (first >> 6)) - 1;
-  yield* input.need(more, "a length");
-  let value = first & 0x3f;
-  for (const byte of input.take(more)) value = value * 256 + byte;
-  if (!Number.isSafeInteger(value)) throw malformed("a length is above 2^53 - 1");
-  return value;
+  for (;;) {
+    const value = input.integer();
+    if (value !== undefined) return value;
+    yield* input.more("a length");
+  }
 }
 
 function* bytesOf(input: Input, length: number): Grammar {
