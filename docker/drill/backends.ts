@@ -461,8 +461,8 @@ class ContainerInstance implements Instance {
     try {
       await call;
     } catch (error) {
-      // "is not running": it ended first.
-      if (!(error instanceof EngineError) || error.status !== 409) throw error;
+      // "is not running": it ended first. Podman says so with 500.
+      if (!(error instanceof EngineError) || !(error.status === 409 || /state improper/.test(error.message))) throw error;
     }
   }
 

@@ -163,10 +163,10 @@ export class Engine {
 
   /**
    * Resolves the engine's own time of the container's end, in milliseconds, and the exit code, as soon as it is told of it.
-   * Not by inspect(): a restart policy may have started it again by then.
+   * The second event's name is podman's. Not by inspect(): a restart policy may have started it again by then.
    */
   async died(id: string): Promise<{ done: Promise<{ atMs: number; code: number }>; close(): void }> {
-    const filters = encodeURIComponent(JSON.stringify({ container: [id], event: ["die"] }));
+    const filters = encodeURIComponent(JSON.stringify({ container: [id], event: ["die", "died"] }));
     const response = await this.#open("GET", `/events?filters=${filters}`);
     let text = "";
     const done = new Promise<{ atMs: number; code: number }>((resolve, reject) => {
