@@ -11,9 +11,9 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { exchange } from "../../service/client.js";
 import { Engine, EngineError } from "./engine.js";
+import type { BackendName } from "./flags.js";
 import type { Target } from "./load.js";
 
-export type BackendName = "process" | "pidns" | "docker" | "podman";
 export type Signal = "SIGTERM" | "SIGINT" | "SIGKILL" | "SIGUSR2";
 
 /** How to start it. Equal launches of a container start the same container again. */
@@ -462,7 +462,8 @@ class ContainerInstance implements Instance {
       await call;
     } catch (error) {
       // "is not running": it ended first. Podman says so with 500.
-      if (!(error instanceof EngineError) || !(error.status === 409 || /state improper/.test(error.message))) throw error;
+      if (!(error instanceof EngineError) || !(error.status === 409 || /state improper/.test(error.message)))
+        throw error;
     }
   }
 

@@ -37,8 +37,7 @@ export interface ContainerView {
 
 interface DieEvent {
   timeNano: number;
-  /** The second is podman's name. */
-  Actor: { Attributes: { exitCode?: string; containerExitCode?: string } };
+  Actor: { Attributes: { exitCode: string } };
 }
 
 export class Engine {
@@ -177,7 +176,7 @@ export class Engine {
         const { timeNano, Actor } = JSON.parse(text.slice(0, end)) as DieEvent;
         resolve({
           atMs: timeNano / 1e6,
-          code: Number(Actor.Attributes.exitCode ?? Actor.Attributes.containerExitCode),
+          code: Number(Actor.Attributes.exitCode),
         });
         response.destroy();
       });

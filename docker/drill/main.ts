@@ -3,15 +3,14 @@
 import { randomInt } from "node:crypto";
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
-import { type BackendName, makeBackend } from "./backends.js";
+import { makeBackend } from "./backends.js";
 import { Drilled } from "./cycle.js";
+import { Flags } from "./flags.js";
 import { Random } from "./random.js";
 import { countsOf, type Group, reportOf, tellGroup, verdictOf } from "./report.js";
 import { defaultSubject, type Scenario, scenarios } from "./scenarios.js";
 import { wall } from "./wall.js";
 
-const backendNames = ["process", "pidns", "docker", "podman"] as const;
 const help = `npm run drill -- [flags]
 
 Stops and kills a service, restarts it on the same data, and judges what is there against what its clients were told.
@@ -41,42 +40,29 @@ fails the run if CI is set. The last line counts scenarios, once for each backen
 Exit code: 0 all passed, 1 something failed, 2 something could not be told, 64 flags that can't be used.
 `;
 
-function usage(message: string): never {
-  process.stderr.write(`drill: ${message} (--help)\n`);
-  process.exit(64);
-}
-
-function readFlags() {
-  try {
-    return parseArgs({
-      options: {
-        backend: { type: "string", multiple: true, default: ["process"] },
-        scenario: { type: "string", multiple: true, default: [] },
-        cycles: { type: "string", default: "5" },
-        exactly: { type: "boolean", default: false },
-        seed: { type: "string", default: String(randomInt(2 ** 31)) },
-        image: { type: "string", default: "holdfast" },
-        debug: { type: "boolean", default: false },
-        published: { type: "boolean", default: false },
-        url: { type: "string" },
-        ready: { type: "string" },
-        port: { type: "string", default: "8080" },
-        data: { type: "string", default: "/data" },
-        "stop-ms": { type: "string", default: "1000" },
-        slack: { type: "string", default: "1" },
-        "no-reference": { type: "boolean", default: false },
-        out: { type: "string", default: "build/drill" },
-        wall: { type: "boolean", default: false },
-        list: { type: "boolean", default: false },
-        help: { type: "boolean", default: false },
-      },
-    }).values;
-  } catch (error) {
-    return usage((error as Error).message);
-  }
-}
-
-const flags = readFlags();
+const reader = new Flags("drill");
+const usage: (message: string) => never = (message) => reader.usage(message);
+const flags = reader.read({
+  backend: { type: "string", multiple: true, default: ["process"] },
+  scenario: { type: "string", multiple: true, default: [] },
+  cycles: { type: "string", default: "5" },
+  exactly: { type: "boolean", default: false },
+  seed: { type: "string", default: String(randomInt(2 ** 31)) },
+  image: { type: "string", default: "holdfast" },
+  debug: { type: "boolean", default: false },
+  published: { type: "boolean", default: false },
+  url: { type: "string" },
+  ready: { type: "string" },
+  port: { type: "string", default: "8080" },
+  data: { type: "string", default: "/data" },
+  "stop-ms": { type: "string", default: "1000" },
+  slack: { type: "string", default: "1" },
+  "no-reference": { type: "boolean", default: false },
+  out: { type: "string", default: "build/drill" },
+  wall: { type: "boolean", default: false },
+  list: { type: "boolean", default: false },
+  help: { type: "boolean", default: false },
+});
 if (flags.help) {
   process.stdout.write(help);
   process.exit(0);
@@ -93,10 +79,7 @@ const number = (flag: "cycles" | "seed" | "port" | "stop-ms" | "slack", whole = 
     usage(`--${flag}: not a number that can be used: ${flags[flag]}`);
   return value;
 };
-const chosenBackends = flags.backend.map((name) => {
-  if (!backendNames.includes(name as BackendName)) usage(`--backend: ${name} is none of ${backendNames.join(", ")}`);
-  return name as BackendName;
-});
+const chosenBackends = flags.backend.map((name) => reader.backend(name));
 const chosenScenarios = scenarios.filter(
   ({ id, name }) => flags.scenario.length === 0 || flags.scenario.includes(name) || flags.scenario.includes(String(id)),
 );

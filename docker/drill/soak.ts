@@ -3,9 +3,9 @@
 import { randomInt } from "node:crypto";
 import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
-import { type BackendName, makeBackend } from "./backends.js";
+import { makeBackend } from "./backends.js";
 import { type CycleRecord, Drilled } from "./cycle.js";
+import { type BackendName, Flags } from "./flags.js";
 import { Random } from "./random.js";
 import { bound, countsOf, type Group, reportOf, tellGroup } from "./report.js";
 import { defaultSubject, scenarios } from "./scenarios.js";
@@ -52,32 +52,19 @@ interface Done {
   record: CycleRecord;
 }
 
-function usage(message: string): never {
-  process.stderr.write(`drill:soak: ${message} (--help)\n`);
-  process.exit(64);
-}
-
-function readFlags() {
-  try {
-    return parseArgs({
-      options: {
-        kills: { type: "string", default: "3000" },
-        stops: { type: "string", default: "500" },
-        backend: { type: "string" },
-        image: { type: "string" },
-        seed: { type: "string" },
-        slack: { type: "string", default: "1" },
-        out: { type: "string", default: "build/drill" },
-        fresh: { type: "boolean", default: false },
-        help: { type: "boolean", default: false },
-      },
-    }).values;
-  } catch (error) {
-    return usage((error as Error).message);
-  }
-}
-
-const flags = readFlags();
+const reader = new Flags("drill:soak");
+const usage: (message: string) => never = (message) => reader.usage(message);
+const flags = reader.read({
+  kills: { type: "string", default: "3000" },
+  stops: { type: "string", default: "500" },
+  backend: { type: "string" },
+  image: { type: "string" },
+  seed: { type: "string" },
+  slack: { type: "string", default: "1" },
+  out: { type: "string", default: "build/drill" },
+  fresh: { type: "boolean", default: false },
+  help: { type: "boolean", default: false },
+});
 if (flags.help) {
   process.stdout.write(help);
   process.exit(0);
@@ -90,8 +77,7 @@ const whole = (flag: "kills" | "stops" | "seed", text: string): number => {
 const wanted: Record<Kind, number> = { kill: whole("kills", flags.kills), stop: whole("stops", flags.stops) };
 const slack = Number(flags.slack);
 if (!(slack > 0)) usage(`--slack: not a number that can be used: ${flags.slack}`);
-if (flags.backend !== undefined && !["process", "pidns", "docker", "podman"].includes(flags.backend))
-  usage(`--backend: ${flags.backend} is none of process, pidns, docker, podman`);
+const backendFlag = flags.backend === undefined ? undefined : reader.backend(flags.backend);
 
 const out = resolve(flags.out);
 mkdirSync(out, { recursive: true });
@@ -123,7 +109,7 @@ function resume(): Start {
     kind: "soak",
     at: new Date().toISOString(),
     seed: flags.seed === undefined ? randomInt(2 ** 31) : whole("seed", flags.seed),
-    backend: (flags.backend ?? "process") as BackendName,
+    backend: backendFlag ?? "process",
     image: flags.image ?? "holdfast",
   };
   writeFileSync(recordPath, `${JSON.stringify(begun)}\n`);
