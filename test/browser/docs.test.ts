@@ -1,6 +1,7 @@
 // Swagger UI in a real browser, under the content security policy that the service sends: what a newcomer does in the first
 // minutes, and what they see when the service stops under their hands.
 import t from "tap";
+import { RawClient } from "../raw-client.js";
 import { ServiceProcess } from "../service-process.js";
 import { launch, missing, Watched } from "./browser.js";
 
@@ -79,12 +80,15 @@ t.test("the API's page", { skip: missing }, async (t) => {
   await about.close();
 
   watched.expect(/status of 503.*\/v1\/regions\/demo\/batches$/);
+  // A drain ends when no connection is open, and the browser may just have closed its own.
+  const held = await RawClient.connect(service.port);
   service.kill("SIGTERM");
   await service.line("term");
   const refused = await execute("commitBatch");
   t.equal(refused.status, "503", "a batch is refused while the service drains");
   t.match(refused.text, /"code": "draining"/);
   t.match(refused.text, /retry-after: 1/);
+  held.destroy();
 
   t.same(watched.errors, [], "nothing is reported to the console");
   t.same(watched.foreign, [], "nobody else is asked for anything");
