@@ -3,6 +3,8 @@
 
 #include <atomic>
 
+#include "failpoint.h"
+
 namespace holdfast {
 namespace {
 
@@ -22,13 +24,22 @@ void last_out() {
 }
 
 void leave() {
+  if (HOLDFAST_MUTANT("gate_forgets_last_out")) {
+    gate.fetch_sub(1);
+    return;
+  }
   if (gate.fetch_sub(1) == (kStopping | 1)) last_out();
 }
 
 }  // namespace
 
 bool critical_begin() {
-  if (nested == 0 && (gate.fetch_add(1) & kStopping) != 0) {
+  const bool outermost = nested == 0 || HOLDFAST_MUTANT("gate_refuses_nested");
+  if (outermost && HOLDFAST_MUTANT("gate_looks_then_enters")) {
+    if (critical_stopping()) return false;
+    HOLDFAST_FAILPOINT("gate_looked");
+    gate.fetch_add(1);
+  } else if (outermost && (gate.fetch_add(1) & kStopping) != 0) {
     leave();
     return false;
   }

@@ -114,7 +114,7 @@ void add_mutant(std::string_view item) {
 }
 
 void each_item(const char* list, void (*add)(std::string_view)) {
-  std::string_view rest = list == nullptr ? "" : list;
+  std::string_view rest = list;
   while (!rest.empty()) {
     const size_t comma = rest.find(',');
     add(rest.substr(0, comma));
@@ -177,10 +177,14 @@ bool mutant_on(const char* name) {
 }
 
 void arm(const char* point_list, const char* mutant_list) {
-  point_count = 0;
-  mutant_count = 0;
-  each_item(point_list, add_point);
-  each_item(mutant_list, add_mutant);
+  if (point_list != nullptr) {
+    point_count = 0;
+    each_item(point_list, add_point);
+  }
+  if (mutant_list != nullptr) {
+    mutant_count = 0;
+    each_item(mutant_list, add_mutant);
+  }
   any_point = point_count > 0;
   any_mutant = mutant_count > 0;
 }

@@ -24,7 +24,8 @@ extern bool any_mutant;
 // Counts the hit, acts, and returns the errno to fail with or 0. Any thread.
 int hit(const char* name);
 bool mutant_on(const char* name);
-// Replaces what the environment said; null or "" disarms. Not while another thread is inside the core.
+// Replaces what the environment or an earlier call said: "" disarms, null leaves that list as it is. Not while another
+// thread is inside the core.
 void arm(const char* points, const char* mutants);
 }  // namespace failpoint
 

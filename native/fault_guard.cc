@@ -14,6 +14,8 @@
 #include <cerrno>
 #include <mutex>
 
+#include "failpoint.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -172,6 +174,10 @@ inline bool vectors_usable() { return false; }
 #endif
 
 inline void store_range(uint8_t* to, const uint8_t* from, size_t bytes) {
+  if (HOLDFAST_MUTANT("words_stored_bytewise")) {
+    for (; bytes != 0; ++to, ++from, --bytes) store_word<uint8_t>(to, from);
+    return;
+  }
   const auto address = reinterpret_cast<uintptr_t>(to);
   // Up to an aligned word. A step that isn't taken for want of bytes leaves fewer than the next one needs, so
   // everything after it is aligned too.

@@ -13,6 +13,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "failpoint.h"
+
 namespace holdfast {
 namespace {
 
@@ -126,6 +128,7 @@ void listener_drop_new(int fd) {
 }
 
 int listener_accept_all(int fd, std::vector<int>* connections) {
+  if (HOLDFAST_MUTANT("queue_not_rescued")) return 0;
   for (;;) {
     const int connection = accept4(fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (connection >= 0) {

@@ -71,6 +71,8 @@ const Outcome* Outcomes::find(const uint8_t key[16]) const {
 void Outcomes::add(const OutcomeHeader& header, std::span<const uint8_t> answer, uint64_t lsn) {
   OutcomeKey key = key_of(header.key);
   Outcome& outcome = table_[key];
+  // Read from a file and now met in the ring again: a checkpoint saved it and was killed before its slot. It is saved.
+  if (lsn != 0 && outcome.lsn == 0 && outcome.header.time_us == header.time_us) return;
   bytes_ += sizeof header + header.answer_bytes;
   if (outcome.header.time_us) bytes_ -= sizeof header + outcome.header.answer_bytes;  // its own earlier one
   outcome.header = header;
@@ -115,6 +117,12 @@ std::vector<uint8_t> Outcomes::encode(uint64_t after, uint64_t up_to) const {
 }
 
 int Outcomes::save(const std::vector<uint8_t>& encoded) {
+  if (!synced_) {
+    // What an earlier process appended may be in the page cache only, and the ring is about to give its records up.
+    for (const File& file : files_)
+      if (int error = sync_data(file)) return error;
+    synced_ = true;
+  }
   if (encoded.empty()) return 0;
   uint64_t now = now_us();
   bool enough = current_keys_ >= keys_min_ && current_since_us_ + seconds_min_ * 1000000 < now;

@@ -34,6 +34,7 @@ class Outcomes {
   // Reads both files, oldest first. errno value.
   int open(const File& directory);
   const Outcome* find(const uint8_t key[16]) const;
+  // One that open() found already stays as it is.
   void add(const OutcomeHeader& header, std::span<const uint8_t> answer, uint64_t lsn);
   size_t size() const { return table_.size(); }
 
@@ -60,6 +61,7 @@ class Outcomes {
   uint64_t bytes_ = 0;                                 // of the table's outcomes, as a file holds them
   File files_[2];
   int current_ = 0;
+  bool synced_ = false;  // what open() found
   uint64_t current_keys_ = 0, current_bytes_ = 0;
   uint64_t current_since_us_ = 0;  // time of the current file's first outcome
 };

@@ -20,6 +20,7 @@
 #include <mutex>
 
 #include "critical_section.h"
+#include "failpoint.h"
 #include "fault_guard.h"
 
 namespace holdfast {
@@ -80,7 +81,8 @@ int slot_of(int signal) { return signal == SIGTERM ? 0 : 1; }
 // ---- in the handler: async-signal-safe only ----
 
 void note_request(int64_t at) {
-  if (hurry_at.load() == 0 && at - first_at.load() >= kSameRequestNs) hurry_at.store(at);
+  const bool same_request = at - first_at.load() < kSameRequestNs && !HOLDFAST_MUTANT("each_signal_hurries");
+  if (hurry_at.load() == 0 && !same_request) hurry_at.store(at);
 }
 
 // Returns true for the first request of all.
@@ -108,12 +110,14 @@ void last_out() {
 
 void on_signal(int signal, siginfo_t* info, void* context) {
   const int saved_errno = errno;
-  note_signal(signal, info->si_code <= 0 ? info->si_pid : 0);
+  const bool first = note_signal(signal, info->si_code <= 0 ? info->si_pid : 0);
+  if (!first && HOLDFAST_MUTANT("second_signal_cuts")) _exit(kExitCut);
   critical_stop();
   sem_post(&wake);
   // errno is restored before chaining too: the next handler may have relied on seeing the interrupted code's.
   errno = saved_errno;
-  if (const struct sigaction* next = chained[slot_of(signal)].load(std::memory_order_acquire)) {
+  const struct sigaction* next = chained[slot_of(signal)].load(std::memory_order_acquire);
+  if (next != nullptr && !HOLDFAST_MUTANT("handler_not_chained")) {
     if (next->sa_flags & SA_SIGINFO) {
       next->sa_sigaction(signal, info, context);
     } else {
@@ -202,7 +206,7 @@ void tick(int64_t now) {
   const int64_t at = first_at.load();
   if (at == 0) return;
   if (last_tick == 0) last_tick = at;
-  if (now - last_tick > kFreezeNs) frozen_ns += now - last_tick - kTickNs;
+  if (now - last_tick > kFreezeNs && !HOLDFAST_MUTANT("frozen_time_counts")) frozen_ns += now - last_tick - kTickNs;
   last_tick = std::max(now, last_tick);
 }
 
@@ -346,7 +350,7 @@ void* watchdog(void*) {
     const int64_t hurried = hurry_at.load();
     // JavaScript gets a moment to cut what is open by itself, if it is alive.
     if (hurried != 0) soft = std::min(soft, elapsed - (now - hurried) + kGraceNs);
-    if (elapsed >= soft && critical_depth() == 0) {
+    if (elapsed >= soft && (critical_depth() == 0 || HOLDFAST_MUTANT("soft_deadline_cuts"))) {
       end_process(soft_code.load(), answers ? "soft_deadline" : "event_loop_blocked", elapsed);
     }
     if (elapsed >= int64_t{now_options.hard_ms} * kMs) {
@@ -416,7 +420,7 @@ void signals_repair() {
   {
     std::lock_guard lock(install_mutex);
     for (const int signal : kSignals) {
-      if (handled_here(signal)) continue;
+      if (handled_here(signal) || HOLDFAST_MUTANT("displaced_stays_displaced")) continue;
       chain_in(signal);
       found = true;
     }

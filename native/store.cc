@@ -94,7 +94,7 @@ class Store::CommittedSource : public ByteSource {
       r.set_fault("a page of the data file can't be read", 0);
       return Code::region_faulted;
     }
-    if (r.pending) overlay_.read(r, offset, length, into);
+    if (r.pending && !HOLDFAST_MUTANT("overlay_not_read")) overlay_.read(r, offset, length, into);
     return Code::ok;
   }
 
@@ -151,7 +151,7 @@ static BatchMode batch_mode(Wait wait, const std::vector<Region*>& written) {
     strictest = std::max(strictest, region->meta.durability);
     any_fast = any_fast || region->meta.durability == Durability::fast;
     // An earlier record of the region that waits for its sync must be applied first.
-    if (region->pending) {
+    if (region->pending && !HOLDFAST_MUTANT("fast_overtakes_pending")) {
       mode.synced = true;
       if (region->meta.durability == Durability::fast) mode.answer_at_once = false;
     }
@@ -162,7 +162,8 @@ static BatchMode batch_mode(Wait wait, const std::vector<Region*>& written) {
     if (wait != Wait::fast && any_fast) mode.refused = Code::durability_unavailable;
   }
   if (strictest != Durability::fast) mode.synced = true;
-  if (strictest == Durability::durable || wait == Wait::durable) mode.answer_at_once = false;
+  if (strictest == Durability::durable || wait == Wait::durable)
+    mode.answer_at_once = HOLDFAST_MUTANT("durable_answered_at_once");
   return mode;
 }
 
@@ -295,7 +296,8 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
     uint64_t outcome_bytes = 0;
     size_t answer_bytes = sizeof(AnswerHeader) + blocks.size() * sizeof(AnswerRegion) +
                           staging.results.size() * sizeof(AnswerResult) + staging.result_data.size();
-    if (has_key) outcome_bytes = sizeof(OutcomeHeader) + answer_bytes;
+    bool journal_key = has_key && !HOLDFAST_MUTANT("key_not_journaled");
+    if (journal_key) outcome_bytes = sizeof(OutcomeHeader) + answer_bytes;
     uint64_t bytes = record_bytes(written.size(), staging.images, 0, outcome_bytes);
     if (bytes > journal_.ring_bytes() / 2) {
       staging.limit = options_.batch.batch_bytes_max;
@@ -371,7 +373,7 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
     OutcomeHeader outcome = {};
     RecordHeader header = {};
     header.kind = RecordKind::batch;
-    header.flags = static_cast<uint16_t>((has_key ? kRecordHasOutcome : 0) | (mode.synced ? kRecordSynced : 0));
+    header.flags = static_cast<uint16_t>((journal_key ? kRecordHasOutcome : 0) | (mode.synced ? kRecordSynced : 0));
     header.lsn = head_.lsn + 1;
     header.salt = words_->salt;
     header.time_us = now_us();
@@ -393,7 +395,7 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
     RecordWriter writer(space, header, before.crc);
     writer.regions(record_regions);
     for (const Image& image : staging.images) writer.image(image, record_index[image.region]);
-    if (has_key) writer.outcome(outcome, built);
+    if (journal_key) writer.outcome(outcome, built);
     uint32_t crc = writer.finish();
     const RecordHeader* record = reinterpret_cast<const RecordHeader*>(space);
     ChainEnd next = {before.lsn + 1, before.position + record->total_bytes, crc};
@@ -411,7 +413,7 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
     if (has_key) outcomes_.add(outcome, built, next.lsn);
     if (!mode.synced) {
       apply_images(record, &staging.images);
-      if (pending_.empty()) advance_applied();
+      if (pending_.empty() || HOLDFAST_MUTANT("watermark_passes_pending")) advance_applied();
     } else {
       if (HOLDFAST_MUTANT("apply_before_fdatasync")) apply_images(record);
       for (const Image& image : staging.images)
@@ -470,7 +472,9 @@ void Store::publish_record(const ChainEnd& next) {
 }
 
 void Store::advance_applied() {
-  applied_end_ = unfinished_ ? *unfinished_ : pending_.empty() ? head_ : pending_.front().before;
+  applied_end_ = unfinished_                                                       ? *unfinished_
+                 : pending_.empty() || HOLDFAST_MUTANT("watermark_passes_pending") ? head_
+                                                                                   : pending_.front().before;
   // A record that a faulted region could not take counts as not applied until its redo file has it.
   uint64_t applied = poisoned_lsn_ ? std::min(applied_end_.lsn, poisoned_lsn_ - 1) : applied_end_.lsn;
   __atomic_store_n(&words_->applied, applied, __ATOMIC_RELEASE);
@@ -517,7 +521,7 @@ bool Store::apply_images(const RecordHeader* record, const std::vector<Image>* s
     uint64_t length = std::min<uint64_t>(image.length, region->meta.size - image.offset);
     HOLDFAST_FAILPOINT("apply_image");
     if (region->fault_lsn && region->fault_lsn <= record->lsn) return;
-    if (!region->store(image.offset, bytes, length)) {
+    if (!region->store(image.offset, bytes, length) && !HOLDFAST_MUTANT("lost_page_not_poisoned")) {
       poison(region, "a page of the data file can't be written", record->lsn);
       whole = false;
     }
@@ -582,6 +586,7 @@ int Store::flush_once(Lock& lock) {
   lock.unlock();
   HOLDFAST_FAILPOINT("flush_before_sync");
   int error = HOLDFAST_MUTANT("no_fdatasync") ? 0 : journal_.sync();
+  if (HOLDFAST_MUTANT("sync_error_ignored")) error = 0;
   HOLDFAST_FAILPOINT("flush_synced");
   lock.lock();
   flushes_++;
@@ -867,7 +872,7 @@ int Store::checkpoint(bool everything) {
   lock.unlock();
 
   for (auto& [region, generation] : dirty) {
-    int error = sync_data(region->data());
+    int error = HOLDFAST_MUTANT("checkpoint_without_data_sync") ? 0 : sync_data(region->data());
     Lock relock(lock_);
     if (error) {
       poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error), from + 1);
@@ -887,7 +892,7 @@ int Store::checkpoint(bool everything) {
     advance_applied();
     lock.unlock();
   }
-  if (!error) error = outcomes_.save(outcomes);
+  if (!error && !HOLDFAST_MUTANT("checkpoint_drops_outcomes")) error = outcomes_.save(outcomes);
   if (!error) error = journal_.write_checkpoint(next);
   HOLDFAST_FAILPOINT("checkpoint_done");
 

@@ -131,6 +131,9 @@ Code Store::open_regions(std::string* detail) {
       return Code::store_corrupt;
     }
     if (int opened = region->open(directory, false)) return fail(detail, opened, "can't open the files of " + path);
+    // A change that was staged and never published. One that was published is staged anew by its redo.
+    if (int removed = remove_file_at(directory, "meta.new"))
+      return fail(detail, removed, "can't remove the unfinished " + path + "/meta.new");
     last_incarnation_ = std::max(last_incarnation_, region->meta.incarnation);
     by_incarnation_[region->meta.incarnation] = region;
     regions_[name] = std::move(region);
@@ -154,7 +157,8 @@ Code Store::recover(std::string* detail) {
     if (it != by_incarnation_.end()) it->second->generation = it->second->visible_generation = entry.generation;
   }
   bool same =
-      words_->magic == kWordsMagic && memcmp(words_->boot_id, boot, sizeof boot) == 0 &&
+      words_->magic == kWordsMagic &&
+      (memcmp(words_->boot_id, boot, sizeof boot) == 0 || HOLDFAST_MUTANT("boot_not_asked")) &&
       (options_.assume_same_files || (words_->journal_device == facts.device && words_->journal_inode == facts.inode &&
                                       words_->journal_birth_ns == facts.birth_ns));
   uint64_t committed = __atomic_load_n(&words_->committed, __ATOMIC_ACQUIRE);
@@ -214,7 +218,8 @@ Code Store::recover(std::string* detail) {
     // First onto the disk: what is applied below must never be ahead of its record there.
     uint64_t bytes = end.position - checkpoint.position;
     journal_.dirty(checkpoint.position, bytes);
-    if (int synced = journal_.sync()) return fail(detail, synced, "can't make " + dir + "/journal durable");
+    if (int synced = HOLDFAST_MUTANT("redo_before_journal_sync") ? 0 : journal_.sync())
+      return fail(detail, synced, "can't make " + dir + "/journal durable");
     HOLDFAST_FAILPOINT("recovery_journal_synced");
   }
   // A mapped reader sees one unsettled region until the last record is redone, not the states in between.
@@ -260,7 +265,7 @@ Code Store::recover(std::string* detail) {
     // A record that was whole but unpublished at the kill must not be found by a later recovery.
     find_poisoned();
     advance_applied();
-    if (free_bytes() >= kRecordAlign) journal_.erase_tail(end.position);
+    if (free_bytes() >= kRecordAlign && !HOLDFAST_MUTANT("tail_not_erased")) journal_.erase_tail(end.position);
     error = journal_.sync();
     if (!error && checkpoint.clean) {
       Checkpoint opened = checkpoint;
@@ -292,7 +297,7 @@ Code Store::recover(std::string* detail) {
 }
 
 int Store::mark_unverified(const std::shared_ptr<Region>& region) {
-  if (region->meta.flags & kMetaUnverified) return 0;
+  if ((region->meta.flags & kMetaUnverified) || HOLDFAST_MUTANT("unverified_not_marked")) return 0;
   RegionMeta marked = region->meta;
   marked.flags |= kMetaUnverified;
   if (int error = write_meta(region->directory(), marked)) return error;
@@ -331,7 +336,7 @@ int Store::redo(const RecordHeader* record, bool again) {
     if (!region.fault_lsn || record->lsn < region.fault_lsn) region.visible_generation = region.generation;
     region.last_lsn = record->lsn;
     // Whoever applied it, this process now or a killed one before: no checkpoint has synced its bytes.
-    region.dirty = true;
+    region.dirty = !HOLDFAST_MUTANT("redo_leaves_clean");
     if (record->kind == RecordKind::meta) region.resized_lsn = record->lsn;
   }
   std::span<const uint8_t> answer;

@@ -409,6 +409,10 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
     if (!error) error = sync_all(region->data());
   }
   if (!error) error = stage_meta(region->directory(), meta);
+  if (!error && HOLDFAST_MUTANT("meta_placed_before_publish")) {
+    error = place_meta(region->directory());
+    if (!error) error = stage_meta(region->directory(), meta);
+  }
   ChainEnd before = head_;
   uint64_t generation = region->generation + (resized ? 1 : 0);
   Code code = error ? fail(detail, error,

@@ -49,6 +49,7 @@ struct Expected {
   std::vector<uint8_t> bytes;
   uint64_t generation = 0;
   bool exists = true;
+  std::string labels = "{}";
   bool operator==(const Expected&) const = default;
 };
 using World = std::vector<Expected>;
@@ -116,6 +117,17 @@ class RigBatch {
     op.op.a = expected;
     op.op.b = value;
     op.op.mode = static_cast<uint8_t>(OnMismatch::proceed);
+  }
+  // Cells of a type in a row.
+  void store(uint32_t region, uint64_t offset, ValueType type, std::vector<uint8_t> cells) {
+    Op& op = add(OpKind::store, region, offset);
+    op.op.type = type;
+    op.data = std::move(cells);
+  }
+  // Changes nothing; its result is in the answer, and so in the outcome of a key.
+  void read(uint32_t region, uint64_t offset, uint64_t length) {
+    Op& op = add(OpKind::read, region, offset);
+    op.op.length = length;
   }
   void append(uint32_t region, uint64_t cursor, std::vector<uint8_t> bytes) {
     Op& op = add(OpKind::append, region, cursor);
@@ -192,7 +204,10 @@ class RigBatch {
       uint64_t at = op.op.offset;
       uint64_t length = 0;
       switch (op.op.kind) {
+        case OpKind::read:
+          continue;
         case OpKind::write:
+        case OpKind::store:
           length = op.data.size();
           std::memcpy(&bytes[at], op.data.data(), length);
           break;

@@ -825,6 +825,11 @@ int main_of(int argc, char** argv) {
           number(result.nested), number(result.batches), number(result.flushes), number(result.lives),
           number(result.ordered_lost), result.failure.empty() ? "0 torn, 0 durable lost" : "1 failure",
           number(settings.seed));
+      std::printf(
+          "figures: "
+          "{\"cuts\":%llu,\"inRecovery\":%llu,\"batches\":%llu,\"lives\":%llu,\"failures\":%d,\"seed\":%llu}\n",
+          number(result.cuts + result.nested), number(result.nested), number(result.batches), number(result.lives),
+          result.failure.empty() ? 0 : 1, number(settings.seed));
     }
     std::fflush(stdout);
   }

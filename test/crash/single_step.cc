@@ -48,17 +48,18 @@ constexpr uint64_t kBatchBytesMax = 8 << 10;
 
 // ---- what the victim does ----
 
-enum class Act : uint32_t { to_ring_end, batch, flush, checkpoint, create, resize, label, remove, close, open };
-constexpr const char* kActNames[] = {"(unstepped)", "commit", "flush",  "checkpoint", "create",
-                                     "resize",      "label",  "remove", "close",      "open"};
+enum class Act : uint32_t { to_ring_end, batch, flush, checkpoint, create, resize, label, mode, remove, close, open };
+constexpr const char* kActNames[] = {"(unstepped)",       "commit", "flush", "checkpoint", "create", "resize", "label",
+                                     "durability change", "remove", "close", "open"};
 constexpr size_t kActs = std::size(kActNames);
 
 struct Action {
   Act act = Act::batch;
-  RigBatch batch;       // batch
-  uint32_t region = 0;  // create, resize, label, remove
-  uint64_t size = 0;    // resize
-  bool stepped = true;  // false: only to get the store into some state
+  RigBatch batch;                               // batch
+  uint32_t region = 0;                          // create, resize, label, mode, remove
+  uint64_t size = 0;                            // resize
+  Durability durability = Durability::durable;  // mode
+  bool stepped = true;                          // false: only to get the store into some state
 };
 
 // A run of one victim: which actions, and the world after each of those that change it.
@@ -73,7 +74,8 @@ struct Episode {
 };
 
 bool changes_world(Act act) {
-  return act == Act::batch || act == Act::create || act == Act::resize || act == Act::remove || act == Act::label;
+  return act == Act::batch || act == Act::create || act == Act::resize || act == Act::remove || act == Act::label ||
+         act == Act::mode;
 }
 
 // Shared between rig and victim, written by the victim alone.
@@ -186,13 +188,23 @@ class Victim {
       case Act::resize: {
         MetaChange change;
         change.size = action.size;
+        // Shrinking asks for a condition.
+        Conditions any;
+        any.if_match = any.if_match_any = true;
         shared_->issued = number;
-        must(store_->update(episode_.start[action.region].name, change, Conditions{}, &result, &detail), detail);
+        must(store_->update(episode_.start[action.region].name, change, any, &result, &detail), detail);
         break;
       }
       case Act::label: {
         MetaChange change;
         change.labels = "{\"step\":\"" + std::to_string(number) + "\"}";
+        shared_->issued = number;
+        must(store_->update(episode_.start[action.region].name, change, Conditions{}, &result, &detail), detail);
+        break;
+      }
+      case Act::mode: {
+        MetaChange change;
+        change.durability = action.durability;
         shared_->issued = number;
         must(store_->update(episode_.start[action.region].name, change, Conditions{}, &result, &detail), detail);
         break;
@@ -571,6 +583,8 @@ class Judge {
       ++present;
       if (!info->fault.empty()) return region.name + " is faulted: " + info->fault;
       region.generation = info->generation;
+      region.labels = info->meta.labels;
+      region.durability = info->meta.durability;
       region.bytes.resize(info->meta.size);
       Code code = Code::ok;
       Store::ReadFacts facts{};
@@ -589,7 +603,10 @@ class Judge {
     for (size_t i = 0; i < then.size(); ++i) {
       if (!compared(then[i])) continue;
       if (seen[i].exists != then[i].exists) return false;
-      if (then[i].exists && (seen[i].generation != then[i].generation || seen[i].bytes != then[i].bytes)) return false;
+      if (then[i].exists && (seen[i].generation != then[i].generation || seen[i].labels != then[i].labels ||
+                             seen[i].durability != then[i].durability || seen[i].bytes != then[i].bytes)) {
+        return false;
+      }
     }
     return true;
   }
@@ -603,6 +620,8 @@ class Judge {
         return then[i].name + " at generation " + std::to_string(seen[i].generation) + " instead of " +
                std::to_string(then[i].generation);
       }
+      if (seen[i].labels != then[i].labels) return then[i].name + " has the labels " + seen[i].labels;
+      if (seen[i].durability != then[i].durability) return then[i].name + " has another durability";
       if (seen[i].bytes.size() != then[i].bytes.size()) {
         return then[i].name + " has " + std::to_string(seen[i].bytes.size()) + " bytes instead of " +
                std::to_string(then[i].bytes.size());
@@ -967,6 +986,7 @@ class Stepper {
 // ---- shapes ----
 
 constexpr uint32_t kA = 0, kB = 1, kC = 2;
+constexpr char kRegionChanges[] = "changes of regions";
 
 using Make = void (*)(Random&, const World&, RigBatch*);
 
@@ -1037,6 +1057,14 @@ const Shape kShapes[] = {
        std::memcpy(&now, &world[kA].bytes[at], 8);
        batch->cas(kA, at, ValueType::u64, random.chance(50) ? now : now + 1, random.next());
      }},
+    {"typed stores, and reads beside them",
+     [](Random& random, const World&, RigBatch* batch) {
+       batch->read(kA, random.below(9000), random.between(1, 200));
+       batch->store(kA, 8 * random.below(1000), ValueType::u64, random_bytes(random, 8 * random.between(1, 6)));
+       batch->store(kB, 2 * random.below(3000), ValueType::u16, random_bytes(random, 2 * random.between(1, 9)));
+       batch->store(kA, 4 * random.below(2000), ValueType::i32, random_bytes(random, 4));
+       batch->read(kB, random.below(5000), 8);
+     }},
     {"append",
      [](Random& random, const World&, RigBatch* batch) {
        batch->cell(OpKind::exchange, kB, 8, ValueType::u64, 64 + random.below(4000));
@@ -1084,10 +1112,17 @@ void finish(Episode* episode) {
         break;
       case Act::remove:
         world[action.region].exists = false;
+        world[action.region].labels = "{}";
         break;
       case Act::resize:
         world[action.region].bytes.resize(action.size, 0);
         ++world[action.region].generation;
+        break;
+      case Act::label:
+        world[action.region].labels = "{\"step\":\"" + std::to_string(episode->worlds.size()) + "\"}";
+        break;
+      case Act::mode:
+        world[action.region].durability = action.durability;
         break;
       default:
         break;
@@ -1135,6 +1170,8 @@ std::shared_ptr<const Episode> batch_episode(const Shape& shape, const Mode& mod
     Action& action = add(Act::batch, true);
     shape.make(random, world, &action.batch);
     if (keyed) action.batch.key = random.next() | 1;
+    // A batch may ask to wait for more than its region's mode, if none of its regions is fast.
+    if (mode.a == Durability::ordered && random.chance(30)) action.batch.wait = Wait::durable;
     action.batch.apply(&world);
   }
   add(Act::flush, true);
@@ -1147,7 +1184,7 @@ std::shared_ptr<const Episode> batch_episode(const Shape& shape, const Mode& mod
 std::shared_ptr<const Episode> region_episode(const Mode& mode, uint64_t seed) {
   Random random(seed);
   auto episode = std::make_shared<Episode>();
-  episode->shape = "changes of regions";
+  episode->shape = kRegionChanges;
   episode->mode = mode.name;
   episode->seed = seed;
   episode->start = start_world(mode);
@@ -1164,7 +1201,20 @@ std::shared_ptr<const Episode> region_episode(const Mode& mode, uint64_t seed) {
   earlier.stepped = false;
   earlier.batch.write(kA, 0, random_bytes(random, 4000));
   earlier.batch.write(kB, 1, random_bytes(random, 3000));
-  switch (random.below(4)) {
+  switch (random.below(6)) {
+    case 4:
+      // Between them the ring must give up the batch that the shrinking cuts.
+      add(Act::resize, kB, random.between(1, 8190));
+      add(Act::batch, 0, 0).batch.write(kB, 0, {7});
+      break;
+    case 5: {
+      const Durability other[] = {Durability::ordered, Durability::fast, Durability::durable, Durability::ordered};
+      Action& change = add(Act::mode, kA, 0);
+      change.durability = other[static_cast<int>(mode.a)];
+      add(Act::batch, 0, 0).batch.write(kA, 4090, random_bytes(random, 20));
+      add(Act::flush, 0, 0);
+      break;
+    }
     case 0:
       add(Act::create, kC, 0);
       add(Act::batch, 0, 0).batch.write(kC, 3, random_bytes(random, 10));
@@ -1191,11 +1241,13 @@ std::shared_ptr<const Episode> region_episode(const Mode& mode, uint64_t seed) {
 
 struct Mutant {
   const char* name;
-  bool in_recovery;  // the mistake is in recovery: the judge's recoveries make it too
+  bool in_recovery;         // the mistake is in recovery: the judge's recoveries make it too
+  const char* shapes = "";  // only where it can show
 };
 const Mutant kMutants[] = {
-    {"apply_before_publish", false}, {"publish_before_checksum", false}, {"even_before_last_byte", false},
-    {"applied_before_apply", false}, {"redo_marks_first", true},
+    {"apply_before_publish", false},  {"publish_before_checksum", false},
+    {"even_before_last_byte", false}, {"applied_before_apply", false},
+    {"redo_marks_first", true},       {"meta_placed_before_publish", false, kRegionChanges},
 };
 
 struct Settings {
@@ -1232,7 +1284,7 @@ bool sweep(Stepper* stepper, const Settings& settings, uint64_t points, bool who
     for (const Turn& turn : turns) {
       const uint64_t seed = random.next();
       if (!settings.only.empty() &&
-          (turn.shape == nullptr ? std::string("changes of regions") : turn.shape->name).find(settings.only) ==
+          (turn.shape == nullptr ? std::string(kRegionChanges) : turn.shape->name).find(settings.only) ==
               std::string::npos) {
         continue;
       }
@@ -1280,12 +1332,12 @@ int run_mutants([[maybe_unused]] const Settings& settings) {
   for (const Mutant& mutant : kMutants) {
     if (!settings.only.empty() && settings.only != mutant.name) continue;
     Settings all = settings;
-    all.only.clear();
+    all.only = mutant.shapes;
     Stepper stepper(settings.directory, settings.scratch, settings.seed, mutant.name);
     if (mutant.in_recovery) failpoint::arm(nullptr, mutant.name);
     const bool passed = mutant.in_recovery ? sweep_recovery(&stepper, all, settings.points * 10)
                                            : sweep(&stepper, all, settings.points, false);
-    failpoint::arm(nullptr, nullptr);
+    failpoint::arm(nullptr, "");
     if (passed || !stepper.failure_was_judged()) {
       ++missed;
       std::printf("MISSED %s in %llu kill points%s%s\n", mutant.name,
@@ -1328,6 +1380,11 @@ int run_sweep(const Settings& settings) {
       number(judge.reopened), number(judge.retried), number(judge.checked), number(totals.in_recovery),
       number(totals.wraps), number(totals.episodes), good ? "0 torn, 0 lost" : "1 failure", number(settings.seed),
       seconds_since(start));
+  std::printf(
+      "figures: {\"points\":%llu,\"states\":%llu,\"recoveries\":%llu,\"inRecovery\":%llu,\"failures\":%d,\"seed\":%llu,"
+      "\"seconds\":%.0f}\n",
+      number(totals.points), number(totals.states), number(judge.recoveries), number(totals.in_recovery), good ? 0 : 1,
+      number(settings.seed), seconds_since(start));
   if (good && settings.only.empty() && (totals.wraps == 0 || totals.in_recovery == 0 || judge.retried == 0)) {
     std::printf("FAILED: no record ran over the ring's end, or recovery or a retry was never tried\n");
     return 1;

@@ -16,6 +16,7 @@
 #include <random>
 #include <thread>
 
+#include "../../native/failpoint.h"
 #include "../../native/signals.h"
 #include "check.h"
 
@@ -182,6 +183,26 @@ int main() {
     const Tally tally = until_caught<TwoAtomics>(random);
     print("two atomics", tally);
     CHECK(tally.torn + tally.hung > 0);
+  });
+
+  check::test("a stop finds a section that has begun, or refuses it", [] {
+    fflush(stdout);
+    const pid_t child = fork();
+    if (child == 0) {
+#if defined(HOLDFAST_DEBUG) && HOLDFAST_DEBUG
+      // Where a look and the count are two steps, the stop comes between them.
+      failpoint::arm("gate_looked=sleep:200", nullptr);
+#endif
+      bool begun = false;
+      std::thread thread([&] { begun = critical_begin(); });
+      usleep(50000);
+      const bool nobody_inside = critical_stop();
+      thread.join();
+      _exit(begun && nobody_inside ? 1 : 0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
   });
 
   // From here on this process's own gate is used; stopping can't be undone, so in this order.

@@ -54,6 +54,8 @@ End end_of(const Body& body, const Nemesis& nemesis) {
     });
     for (;;) pause();
   }
+  // Only the child's end is left: a child that ends early is not waited for.
+  close(ready[1]);
   close(output[1]);
   char byte;
   if (read(ready[0], &byte, 1) != 1) return {};
@@ -70,7 +72,6 @@ End end_of(const Body& body, const Nemesis& nemesis) {
   }
   close(output[0]);
   close(ready[0]);
-  close(ready[1]);
   return end;
 }
 

@@ -174,7 +174,7 @@ void truncated() {
 
 #if defined(HOLDFAST_DEBUG) && HOLDFAST_DEBUG
 
-void disarm() { failpoint::arm(nullptr, nullptr); }
+void disarm() { failpoint::arm("", nullptr); }
 
 void failing_syncs() {
   check::test("a journal that can't be made durable: promises end, nothing is retried, a restart finds all of it", [] {

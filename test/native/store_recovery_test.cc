@@ -314,6 +314,15 @@ void names() {
     }
   });
 
+  check::test("a change that was staged and never published leaves nothing behind", [] {
+    // Its meta.new stayed for ever.
+    Lives lives;
+    lives.killed_after([](Client& c) { CHECK_EQ(c.create("demo", 4096, Durability::durable), Code::ok); });
+    make_file(lives.path("regions/demo/meta.new"), file_bytes(lives.path("regions/demo/meta")));
+    lives.open();
+    CHECK(!std::filesystem::exists(lives.path("regions/demo/meta.new")));
+  });
+
   check::test("the redo of a change leaves the rest of an adopted file alone, and so does growth", [] {
     // A redone change of labels cut the file to the region's size.
     Lives lives;
@@ -643,6 +652,62 @@ void kills() {
                   CHECK(twice > 5);
                 });
   }
+
+  check::test("a record that was whole but not published at a kill is not there after a later power cut", [] {
+    Lives lives;
+    lives.options.threads = false;
+    lives.killed_after([](Client& c) {
+      CHECK_EQ(c.create("demo", 4096, Durability::ordered), Code::ok);
+      CHECK_EQ(c.write("demo", 0, "first"), Code::ok);
+      c.store->flush_step();
+      failpoint::arm("commit_written=kill", nullptr);
+      c.write("demo", 0, "never");
+    });
+    lives.killed_after([](Client& c) {
+      CHECK_EQ(c.info("demo").generation, 1u);
+      CHECK_EQ(c.read("demo", 0, 5), std::string("first"));
+    });
+    lives.other_boot();
+    Client& c = lives.open();
+    CHECK_EQ(c.recovery().row, RecoveryRow::F);
+    CHECK_EQ(c.info("demo").generation, 1u);
+    CHECK_EQ(c.read("demo", 0, 5), std::string("first"));
+  });
+
+  check::test("nothing is redone before its record is on the disk", [] {
+    // A power cut in the recovery would find pages of a batch that the journal doesn't know.
+    Lives lives;
+    lives.options.threads = false;
+    lives.killed_after([](Client& c) {
+      CHECK_EQ(c.create("demo", 4096, Durability::ordered), Code::ok);
+      CHECK_EQ(c.write("demo", 0, "waits"), Code::ok);
+    });
+    failpoint::arm("sync_data=eio@1", nullptr);
+    CHECK_EQ(lives.refused(), Code::io_error);
+    failpoint::arm("", nullptr);
+    CHECK_EQ(file_bytes(lives.path("regions/demo/data"))[0], 0);
+    CHECK_EQ(lives.open().read("demo", 0, 5), std::string("waits"));
+  });
+
+  check::test("what a killed process applied is synced by the next checkpoint", [] {
+    // It is in the page cache only. The checkpoint passed over it, and a power cut lost what was acknowledged.
+    Lives lives;
+    lives.options.threads = false;
+    lives.killed_after([](Client& c) {
+      CHECK_EQ(c.create("demo", 4096, Durability::ordered), Code::ok);
+      CHECK_EQ(c.write("demo", 0, "applied"), Code::ok);
+      c.store->flush_step();
+    });
+    Client& c = lives.open();
+    CHECK_EQ(c.recovery().row, RecoveryRow::A);
+    // Whoever asks for its sync learns that it failed.
+    failpoint::arm("sync_data=eio@1", nullptr);
+    CHECK_EQ(c.store->checkpoint_step(), 0);
+    failpoint::arm("", nullptr);
+    CHECK(!c.info("demo").fault.empty());
+    lives.close();
+    CHECK_EQ(lives.open().read("demo", 0, 7), std::string("applied"));
+  });
 
   check::test("a mapped reader finds a killed batch unsettled until its successor has redone it", [] {
     Lives lives;

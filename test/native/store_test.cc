@@ -633,7 +633,7 @@ void lifecycle() {
     lives.options.standby = true;
     lives.options.on_standby = [&] { waiting = true; };
     std::thread killer([&] {
-      while (!waiting) usleep(1000);
+      for (int ms = 0; !waiting && ms < 5000; ms++) usleep(1000);
       usleep(20000);
       kill(writer, SIGKILL);
     });
