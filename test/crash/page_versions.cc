@@ -875,7 +875,7 @@ class Run {
     history_.changes = {Change{}};
     fresh_directory();
     bool first = true;
-    while (failure.empty() && totals.states < settings_.states) {
+    while (failure.empty() && wanted()) {
       ++totals.lives;
       live(first);
       first = false;
@@ -883,6 +883,9 @@ class Run {
   }
 
  private:
+  // However few states are asked for, some are in a recovery.
+  bool wanted() const { return totals.states < settings_.states || totals.in_recovery == 0; }
+
   void fresh_directory() {
     std::filesystem::remove_all(live_);
     live_ = settings_.directory + "/live" + std::to_string(totals.lives);
@@ -921,8 +924,7 @@ class Run {
     const uint64_t until = landed_ + random_.between(2, 14);
     const bool in_recovery = !first && random_.chance(15);
     uint64_t left = in_recovery ? random_.between(1, 60) : UINT64_MAX;
-    while (failure.empty() && totals.states < settings_.states && (opened_ ? history_.last() : landed_) < until &&
-           left > 0) {
+    while (failure.empty() && wanted() && (opened_ ? history_.last() : landed_) < until && left > 0) {
       if (!step(pid)) break;
       if (in_recovery && changed_) --left;
     }
