@@ -38,7 +38,7 @@ const milliseconds = (value: number | undefined): string => (value === undefined
 
 /** None in n, by the rule of three: the true rate is below 3 / n, at 95 %. */
 export function bound(count: number): string {
-  return count === 0 ? "" : `below ${(300 / count).toPrecision(2)} %`;
+  return count === 0 ? "" : `below ${Number(Math.min(100, 300 / count).toPrecision(2))} %`;
 }
 
 /** The last line of a run, which scripts read. */
