@@ -381,14 +381,7 @@ export class Store {
 }
 
 function readResult(bytes: Buffer, facts: Float64Array): ReadResult {
-  return {
-    bytes,
-    incarnation: facts[0] as number,
-    metaGeneration: facts[1] as number,
-    generation: facts[2] as number,
-    durableGeneration: facts[3] as number,
-    size: facts[4] as number,
-  };
+  return { ...factsOf(facts), bytes };
 }
 
 function factsOf(facts: Float64Array): Etag & { durableGeneration: number; size: number } {

@@ -13,12 +13,12 @@ bool Overlay::prepare(const Region& region, uint64_t offset, uint64_t length) {
     std::unique_ptr<Page>& slot = pages_[{region.meta.incarnation, page}];
     if (slot || !readable) return;
     if (spare_.empty()) {
-      slot.reset(new Page);
+      slot = std::make_unique_for_overwrite<Page>();
     } else {
       slot = std::move(spare_.back());
       spare_.pop_back();
+      slot->lsn = 0;
     }
-    slot->lsn = 0;
     uint64_t start = page * kPageBytes;
     readable = region.load(start, std::min<uint64_t>(kPageBytes, region.meta.size - start), slot->bytes.data());
     if (!readable) pages_.erase({region.meta.incarnation, page});

@@ -240,6 +240,7 @@ class Store {
 
   // store_regions.cc
   Code check(const std::shared_ptr<Region>& region, const Conditions& conditions, std::string* detail) const;
+  Code may_create(const std::string& name, const Conditions& conditions, std::string* detail) const;
   bool replay(const Conditions& conditions, MetaResult* result, Code* code);
   Code begin(const RegionMeta& wanted, const Conditions& conditions, bool stream, std::unique_ptr<NewRegion>* out,
              MetaResult* result, std::string* detail);

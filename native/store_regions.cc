@@ -239,6 +239,15 @@ Code Store::begin_upload(const RegionMeta& wanted, const Conditions& conditions,
   return begin(wanted, conditions, true, out, result, detail);
 }
 
+// Whether a region of this name may be made now. The caller holds the lock.
+Code Store::may_create(const std::string& name, const Conditions& conditions, std::string* detail) const {
+  auto it = regions_.find(name);
+  const Code code = check(it == regions_.end() ? nullptr : it->second, conditions, detail);
+  if (code != Code::ok) return code;
+  if (it != regions_.end()) return Code::region_exists;
+  return regions_.size() < regions_max() ? Code::ok : Code::too_many_regions;
+}
+
 Code Store::begin(const RegionMeta& wanted, const Conditions& conditions, bool stream, std::unique_ptr<NewRegion>* out,
                   MetaResult* result, std::string* detail) {
   RegionMeta meta = wanted;
@@ -247,11 +256,8 @@ Code Store::begin(const RegionMeta& wanted, const Conditions& conditions, bool s
     Code code = Code::ok;
     if (closing_) return Code::cancelled;
     if (replay(conditions, result, &code)) return code;
-    auto it = regions_.find(meta.name);
-    code = check(it == regions_.end() ? nullptr : it->second, conditions, detail);
+    code = may_create(meta.name, conditions, detail);
     if (code != Code::ok) return code;
-    if (it != regions_.end()) return Code::region_exists;
-    if (regions_.size() >= regions_max()) return Code::too_many_regions;
     meta.incarnation = new_incarnation();
   }
   if (!region_name_valid(meta.name)) return Code::validation_failed;
@@ -293,11 +299,8 @@ Code Store::publish(std::unique_ptr<NewRegion> made, const Conditions& condition
     if (closing_) return Code::cancelled;
     if (replay(conditions, result, &code)) return code;
     // Asked again: another request may have made it meanwhile.
-    auto it = regions_.find(meta.name);
-    code = check(it == regions_.end() ? nullptr : it->second, conditions, detail);
+    code = may_create(meta.name, conditions, detail);
     if (code != Code::ok) return code;
-    if (it != regions_.end()) return Code::region_exists;
-    if (regions_.size() >= regions_max()) return Code::too_many_regions;
     uint64_t bytes = change_bytes(meta, conditions);
     if (quiet(bytes)) break;
     code = become_quiet(lock, bytes);
