@@ -149,15 +149,20 @@ int Region::reset_control() {
   return 0;
 }
 
+int Region::cut_to_size() { return (meta.flags & kMetaAdopted) ? 0 : cut_data(); }
+
+// Only ever cut: a file that somebody else cut shorter still must not look whole again.
+int Region::cut_data() {
+  FileFacts facts;
+  if (int error = data_.open() ? file_facts(data_, &facts) : 0) return error;
+  return facts.size > meta.size ? truncate_to(data_, meta.size) : 0;
+}
+
 int Region::resized(uint64_t old_size) {
   // A reader learns the shorter length before bytes go, and the longer one after they are there.
   if (meta.size < old_size) {
     __atomic_store_n(&control()->length, meta.size, __ATOMIC_RELEASE);
-    // Only ever cut: a file that somebody else cut shorter still must not look whole again.
-    FileFacts facts;
-    if (int error = data_.open() ? file_facts(data_, &facts) : 0) return error;
-    if (facts.size > meta.size)
-      if (int error = truncate_to(data_, meta.size)) return error;
+    if (int error = cut_data()) return error;
   }
   populated_.clear();
   if (int error = map_data()) return error;

@@ -55,6 +55,9 @@ class Region {
   int open(const File& directory, bool creating);
   // Shrinks the file, or takes in its growth, with mapping and control, after meta has changed. Returns an errno value.
   int resized(uint64_t old_size);
+  // Cuts what a change of size that a kill ended left behind the region's last byte; an adopted file may have more.
+  // Returns an errno value.
+  int cut_to_size();
 
   bool faulted() const { return !fault.empty(); }
   const File& data() const { return data_; }
@@ -99,6 +102,7 @@ class Region {
   holdfast_control* control() const { return reinterpret_cast<holdfast_control*>(control_mapping_.data()); }
   int open_data(bool creating, FileFacts* facts);
   int map_data();
+  int cut_data();
 };
 
 }  // namespace holdfast

@@ -255,6 +255,7 @@ Code Store::recover(std::string* detail) {
     region->durable_generation = in_memory_only ? 0 : region->visible_generation;
     if (report_.row == RecoveryRow::F && fast)
       if (int marked = mark_unverified(region)) return fail(detail, marked, "can't mark region " + name);
+    if (int cut = region->cut_to_size()) return fail(detail, cut, "can't cut the data file of region " + name);
     if (region->meta.flags & kMetaUnverified) report_.unverified.push_back(name);
     if (region->faulted()) report_.faulted.push_back(name);
     if (int reset = region->reset_control())
@@ -320,8 +321,6 @@ int Store::redo(const RecordHeader* record, bool again) {
         error = apply_create(meta);
       else if (record->kind == RecordKind::meta && region && region->meta.meta_generation < meta.meta_generation)
         error = apply_meta(region, meta, false);
-      else if (record->kind == RecordKind::meta && region && !(region->meta.flags & kMetaAdopted))
-        error = region->resized(region->meta.size + 1);  // the file's length again, in case the kill came before it
       else if (record->kind == RecordKind::remove && region)
         error = apply_remove(region);
       if (error) return error;

@@ -679,8 +679,7 @@ class Judge {
       if (std::string wrong = observe(*store, episode.start, &first); !wrong.empty()) return wrong;
       store->close();
       store.reset();
-      // A copy that was taken for the original keeps words that name the original: it can't look closed.
-      const auto ended = same_boot ? consistency::Ended::killed : consistency::Ended::closed;
+      const auto ended = same_boot ? consistency::Ended::closed_a_copy : consistency::Ended::closed;
       if (std::string wrong = check(ended); !wrong.empty()) return wrong;
       if (const Code code = Store::open(options, &store, &detail); code != Code::ok) {
         return std::string("a second opening refuses: ") + code_name(code) + " " + detail;

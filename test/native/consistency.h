@@ -29,8 +29,9 @@ namespace holdfast::consistency {
 
 // How the store's last process ended; what is left is held to it.
 enum class Ended {
-  closed,  // in order: all is applied, durable and settled
-  killed,  // at any instruction: what is unfinished must be what a recovery can finish
+  closed,         // in order: all is applied, durable and settled
+  closed_a_copy,  // so did the one that ran on this copy of a directory, whose words may still name the original
+  killed,         // at any instruction: what is unfinished must be what a recovery can finish
 };
 
 class Checker {
@@ -89,7 +90,7 @@ class Checker {
     for (const std::string& name : names) {
       // An unfinished creation or removal, or a journal that was being made: the next open takes them away.
       const bool unfinished = name.starts_with(".new-") || name.starts_with(".old-") || name == "journal.new";
-      if (known.contains(name) || (unfinished && ended_ == Ended::killed)) continue;
+      if (known.contains(name) || (unfinished && killed())) continue;
       problem(name + " does not belong here");
     }
   }
@@ -99,7 +100,7 @@ class Checker {
     File directory;
     const bool there = read("journal", &journal_);
     // Killed before there was anything.
-    if (!there && ended_ == Ended::killed &&
+    if (!there && killed() &&
         (open_at(root_, "regions", O_RDONLY | O_DIRECTORY, &directory) != 0 ||
          (list_directory(directory, &regions) == 0 && regions.empty())))
       return false;
@@ -177,7 +178,7 @@ class Checker {
                       words.journal_birth_ns == facts.birth_ns && words.salt == slot_.header.salt;
     if (!same) {
       // A copy, another boot, or a kill in the middle of an opening: the chain alone says what happened.
-      demand(ended_ == Ended::killed, "the words are not of this boot, journal and chain");
+      demand(ended_ != Ended::closed, "the words are not of this boot, journal and chain");
       return;
     }
     words_ = words;
@@ -185,7 +186,7 @@ class Checker {
            "applied " + text(words.applied) + " is behind checkpoint " + text(slot_.header.lsn));
     demand(words.applied <= words.committed,
            "applied " + text(words.applied) + " is ahead of committed " + text(words.committed));
-    if (ended_ == Ended::closed) {
+    if (!killed()) {
       demand(slot_.header.clean == 1, "the checkpoint does not say that the store was closed");
       demand(words.applied == words.committed && slot_.header.lsn == words.committed,
              "closed with records that no checkpoint covers");
@@ -296,7 +297,7 @@ class Checker {
     for (const std::string& name : names) read_region(name);
     demand(found_.size() <= capacity_, "more regions than a checkpoint has room for");
     // The records that the data must show.
-    const uint64_t applied = words_ ? words_->applied : ended_ == Ended::closed ? UINT64_MAX : slot_.header.lsn;
+    const uint64_t applied = words_ ? words_->applied : killed() ? slot_.header.lsn : UINT64_MAX;
     std::map<uint64_t, std::map<uint64_t, uint8_t>> expected;  // by incarnation, by offset
     std::map<uint64_t, bool> unfinished;                       // a record after `applied` may have begun to change it
     for (const RecordHeader* record : chain_) {
@@ -310,7 +311,7 @@ class Checker {
     }
     for (const auto& [incarnation, region] : found_)
       check_region(region, unfinished[incarnation], expected[incarnation]);
-    if (ended_ == Ended::closed)
+    if (!killed())
       for (const auto& [incarnation, generation] : slot_.generations)
         demand(found_.contains(incarnation), "the checkpoint knows a region that is not there");
   }
@@ -325,7 +326,7 @@ class Checker {
                 path + " can't be listed"))
       return;
     for (const std::string& file : names)
-      if (!known.contains(file) && !(file == "meta.new" && ended_ == Ended::killed))
+      if (!known.contains(file) && !(file == "meta.new" && killed()))
         problem(path + "/" + file + " does not belong here");
     Found found;
     Bytes bytes;
@@ -349,7 +350,7 @@ class Checker {
     const std::string& path = region.path;
     auto generation = generations_.find(region.meta.incarnation);
     // Between the rename that removes or creates a region and its record's neighbours only a kill can have fallen.
-    if (!demand(generation != generations_.end() || ended_ == Ended::killed,
+    if (!demand(generation != generations_.end() || killed(),
                 path + " is in no checkpoint and in no record"))
       return;
     File data;
@@ -366,7 +367,7 @@ class Checker {
     if (!demand(there || faulted, path + " has no data file")) return;
     if (!faulted) {
       demand(facts.size >= region.meta.size, path + "/data is shorter than the region");
-      if (ended_ == Ended::closed && !(region.meta.flags & kMetaAdopted))
+      if (!killed() && !(region.meta.flags & kMetaAdopted))
         demand(facts.size == region.meta.size,
                path + "/data is " + text(facts.size) + " bytes long, the region " + text(region.meta.size));
       demand(region.redo.empty(), path + " is not faulted but has a redo file");
@@ -383,7 +384,7 @@ class Checker {
              path + "/control speaks of another data file");
     if (faulted || unfinished) return;
     demand(control.length == region.meta.size, path + "/control says " + text(control.length) + " bytes");
-    if (ended_ == Ended::closed) demand((control.sequence & 1) == 0, path + " is not settled");
+    if (!killed()) demand((control.sequence & 1) == 0, path + " is not settled");
     if ((control.sequence & 1) == 0 && generation != generations_.end())
       demand(control.sequence == generation->second * 2, path + "/control is at generation " +
                                                              text(control.sequence / 2) + ", the chain at " +
@@ -409,7 +410,7 @@ class Checker {
           record->magic == kRecordMagic && record->total_bytes <= copy.size() && record_crc(*record, 0) == record->crc;
       // Half a record at the end is what a kill left of an append; the ring still has the whole one.
       if (!good) {
-        demand(ended_ == Ended::killed, region.path + "/redo does not end with a whole record");
+        demand(killed(), region.path + "/redo does not end with a whole record");
         return;
       }
       demand(record->lsn > last, region.path + "/redo is not in order");
@@ -419,10 +420,6 @@ class Checker {
   }
 
   void check_outcomes() {
-    // A kill between the append of a checkpoint's outcomes and its slot leaves the records in the chain: the next
-    // checkpoint appends the same ones again. Nothing else may be older than what stands before it.
-    std::map<uint32_t, int> times_found;  // by crc
-    std::vector<std::pair<uint32_t, std::string>> older;
     for (const char* name : {"outcomes.0", "outcomes.1"}) {
       Bytes bytes;
       if (!demand(read(name, &bytes), std::string(name) + " can't be read")) continue;
@@ -436,18 +433,17 @@ class Checker {
         if (header.answer_bytes > bytes.size() - at - sizeof header ||
             crc != crc32c(crc32c(0, &header, sizeof header), bytes.data() + at + sizeof header, header.answer_bytes))
           break;
-        ++times_found[crc];
-        if (header.time_us < before) older.emplace_back(crc, name);
+        demand(header.time_us >= before, std::string(name) + " is not in the order of time");
         before = header.time_us;
         at += sizeof header + header.answer_bytes;
       }
-      demand(at == bytes.size() || ended_ == Ended::killed, std::string(name) + " does not end with a whole outcome");
+      demand(at == bytes.size() || killed(), std::string(name) + " does not end with a whole outcome");
     }
-    for (const auto& [crc, name] : older) demand(times_found[crc] > 1, name + " is not in the order of time");
   }
 
   const std::string path_;
   const Ended ended_;
+  bool killed() const { return ended_ == Ended::killed; }
   std::vector<std::string> problems_;
   File root_;
   Bytes journal_, unrolled_;

@@ -4,11 +4,13 @@
 #include <string.h>
 
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "../../native/batch.h"
@@ -108,6 +110,13 @@ struct FrameParts {
   Wait wait = Wait::region_mode;
 };
 
+inline FrameParts parts_of(std::vector<std::string> regions, std::vector<Op> ops) {
+  FrameParts parts;
+  parts.regions = std::move(regions);
+  parts.ops = std::move(ops);
+  return parts;
+}
+
 inline std::vector<uint8_t> make_frame(const FrameParts& parts) {
   std::vector<uint8_t> frame;
   const auto put = [&](const void* from, size_t bytes) {
@@ -141,6 +150,15 @@ inline std::vector<uint8_t> make_frame(const FrameParts& parts) {
   }
   const uint64_t frame_bytes = frame.size();
   memcpy(frame.data() + offsetof(FrameHeader, frame_bytes), &frame_bytes, sizeof frame_bytes);
+  return frame;
+}
+
+// A frame with an idempotency key and a fingerprint of sixteen equal bytes each.
+inline std::vector<uint8_t> keyed(FrameParts parts, uint8_t key, uint8_t fingerprint = 1) {
+  parts.flags |= kFrameHasKey;
+  std::vector<uint8_t> frame = make_frame(parts);
+  memset(frame.data() + offsetof(FrameHeader, key), key, sizeof FrameHeader::key);
+  memset(frame.data() + offsetof(FrameHeader, fingerprint), fingerprint, sizeof FrameHeader::fingerprint);
   return frame;
 }
 

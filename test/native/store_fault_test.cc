@@ -11,19 +11,6 @@ using namespace holdfast::stores;
 
 namespace {
 
-FrameParts parts_of(std::vector<std::string> regions, std::vector<Op> ops) {
-  FrameParts parts;
-  parts.regions = std::move(regions);
-  parts.ops = std::move(ops);
-  return parts;
-}
-
-holdfast_control control_of(const Lives& lives, const std::string& region) {
-  holdfast_control control;
-  memcpy(&control, file_bytes(lives.path("regions/" + region + "/control")).data(), sizeof control);
-  return control;
-}
-
 constexpr uint64_t kSize = 64 << 10;
 
 // A region whose pages are all in use, and a second one that has nothing to do with it.

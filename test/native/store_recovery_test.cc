@@ -15,20 +15,6 @@ using namespace holdfast::stores;
 
 namespace {
 
-FrameParts parts_of(std::vector<std::string> regions, std::vector<Op> ops) {
-  FrameParts parts;
-  parts.regions = std::move(regions);
-  parts.ops = std::move(ops);
-  return parts;
-}
-
-Bytes keyed(FrameParts parts, uint8_t key) {
-  parts.flags |= kFrameHasKey;
-  Bytes frame = make_frame(parts);
-  memset(frame.data() + offsetof(FrameHeader, key), key, 16);
-  return frame;
-}
-
 void make_three(Client& c) {
   CHECK_EQ(c.create("fast", 64 << 10, Durability::fast), Code::ok);
   CHECK_EQ(c.create("ordered", 64 << 10, Durability::ordered), Code::ok);
@@ -49,12 +35,6 @@ StoreWords words_of(const Lives& lives) {
   StoreWords words;
   memcpy(&words, file_bytes(lives.path("store.lock")).data(), sizeof words);
   return words;
-}
-
-holdfast_control control_of(const Lives& lives, const std::string& region) {
-  holdfast_control control;
-  memcpy(&control, file_bytes(lives.path("regions/" + region + "/control")).data(), sizeof control);
-  return control;
 }
 
 // Where the ring of a small store's journal begins.
@@ -315,12 +295,17 @@ void names() {
   });
 
   check::test("a change that was staged and never published leaves nothing behind", [] {
-    // Its meta.new stayed for ever.
-    Lives lives;
-    lives.killed_after([](Client& c) { CHECK_EQ(c.create("demo", 4096, Durability::durable), Code::ok); });
-    make_file(lives.path("regions/demo/meta.new"), file_bytes(lives.path("regions/demo/meta")));
-    lives.open();
-    CHECK(!std::filesystem::exists(lives.path("regions/demo/meta.new")));
+    // Its meta.new stayed for ever, and so did the blocks that it had allocated behind the region.
+    for (const bool same_boot : {true, false}) {
+      Lives lives;
+      lives.killed_after([](Client& c) { CHECK_EQ(c.create("demo", 4096, Durability::durable), Code::ok); });
+      make_file(lives.path("regions/demo/meta.new"), file_bytes(lives.path("regions/demo/meta")));
+      std::filesystem::resize_file(lives.path("regions/demo/data"), 9000);
+      if (!same_boot) lives.other_boot();
+      lives.open();
+      CHECK(!std::filesystem::exists(lives.path("regions/demo/meta.new")));
+      CHECK_EQ(std::filesystem::file_size(lives.path("regions/demo/data")), 4096u);
+    }
   });
 
   check::test("the redo of a change leaves the rest of an adopted file alone, and so does growth", [] {

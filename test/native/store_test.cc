@@ -9,21 +9,6 @@ using namespace holdfast::stores;
 
 namespace {
 
-FrameParts parts_of(std::vector<std::string> regions, std::vector<Op> ops) {
-  FrameParts parts;
-  parts.regions = std::move(regions);
-  parts.ops = std::move(ops);
-  return parts;
-}
-
-Bytes keyed(FrameParts parts, uint8_t key, uint8_t fingerprint = 1) {
-  parts.flags |= kFrameHasKey;
-  Bytes frame = make_frame(parts);
-  memset(frame.data() + offsetof(FrameHeader, key), key, 16);
-  memset(frame.data() + offsetof(FrameHeader, fingerprint), fingerprint, 16);
-  return frame;
-}
-
 Conditions conditions_with_key(uint8_t key, uint8_t fingerprint = 1) {
   Conditions conditions;
   conditions.has_key = true;

@@ -14,13 +14,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-FrameParts parts_of(std::vector<std::string> regions, std::vector<Op> ops) {
-  FrameParts parts;
-  parts.regions = std::move(regions);
-  parts.ops = std::move(ops);
-  return parts;
-}
-
 // Adds one to the first and the last cell of both regions.
 Bytes add_everywhere(const std::string& first, const std::string& second) {
   return make_frame(
@@ -83,16 +76,9 @@ void load() {
     });
     threads.emplace_back([&] {
       for (uint64_t size = 8192; !over; size = size == 8192 ? 40000 : 8192) {
-        Client* client = &c;
-        MetaChange change;
-        change.size = size;
-        Conditions conditions;
-        conditions.if_match = conditions.if_match_any = true;
-        MetaResult result;
-        std::string detail;
-        if (client->store->update("ordered", change, conditions, &result, &detail) != Code::ok) failures++;
-        if (client->store->flush("") != Code::ok) failures++;
-        client->store->checkpoint_step();
+        if (c.resize("ordered", size) != Code::ok) failures++;
+        if (c.store->flush("") != Code::ok) failures++;
+        c.store->checkpoint_step();
       }
     });
     for (int w = 0; w < kWriters; w++) threads[w].join();
@@ -211,15 +197,8 @@ void ends() {
                     });
                   threads.emplace_back([&] {
                     Code code = Code::ok;
-                    for (uint64_t size = 8192; code == Code::ok; size = size == 8192 ? 16384 : 8192) {
-                      MetaChange change;
-                      change.size = size;
-                      Conditions conditions;
-                      conditions.if_match = conditions.if_match_any = true;
-                      MetaResult result;
-                      std::string detail;
-                      code = c.store->update("demo", change, conditions, &result, &detail);
-                    }
+                    for (uint64_t size = 8192; code == Code::ok; size = size == 8192 ? 16384 : 8192)
+                      code = c.resize("demo", size);
                     if (code != Code::cancelled) strange++;
                   });
                   threads.emplace_back([&] {

@@ -21,6 +21,7 @@
 #include <thread>
 #include <vector>
 
+#include "../../native/holdfast.h"
 #include "../../native/store.h"
 #include "check.h"
 #include "consistency.h"
@@ -165,12 +166,17 @@ class Client {
     change.size = size;
     return update(name, change);
   }
-  // With the condition that a shrinking needs.
+  // With the condition that a shrinking needs. Any thread, as long as nobody looks at `result` and `detail`.
   Code update(const std::string& name, const MetaChange& change) {
     Conditions conditions;
     conditions.if_match = conditions.if_match_any = true;
-    result = {};
-    return store->update(name, change, conditions, &result, &detail);
+    MetaResult made;
+    std::string why;
+    const Code code = store->update(name, change, conditions, &made, &why);
+    std::lock_guard<std::mutex> lock(lock_);
+    result = std::move(made);
+    detail = std::move(why);
+    return code;
   }
   Code remove(const std::string& name) {
     result = {};
@@ -291,5 +297,11 @@ class Lives {
  private:
   std::unique_ptr<Client> client_;
 };
+
+inline holdfast_control control_of(const Lives& lives, const std::string& region) {
+  holdfast_control control;
+  memcpy(&control, file_bytes(lives.path("regions/" + region + "/control")).data(), sizeof control);
+  return control;
+}
 
 }  // namespace holdfast::stores
