@@ -43,10 +43,10 @@ export interface AppParts {
 /** Around the data of a batch, which is twice as long in hex: names, offsets and punctuation of its operations or parts. */
 const batchWordsBytes = 1 << 20;
 
-/** `documented`: with the plugins that make the document and its pages, for who asks for those. */
 /** Node pools buffers shorter than half of this; the usual answer to a range then needs no allocation of its own. */
 const poolBytes = 256 << 10;
 
+/** `documented`: with the plugins that make the document and its pages, for who asks for those. */
 export async function buildApp(parts: AppParts, { documented = false } = {}): Promise<FastifyInstance> {
   const { config, store, lifecycle } = parts;
   const log = new Log(config.logLevel);

@@ -4,6 +4,7 @@ import { createHash, type Hash, webcrypto } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { crc32c } from "../native/index.js";
 import { Problem } from "./errors.js";
+import { invalid } from "./headers.js";
 import { parseDictionary } from "./structured-fields.js";
 
 /** Names of RFC 9530's registry. Those that are for integrity against accidents only come last. */
@@ -128,8 +129,4 @@ function dictionary(header: string, value: string | string[] | undefined) {
   const members = parseDictionary(String(value));
   if (members === undefined) throw invalid(header, "a dictionary (RFC 9651), as in sha-256=...");
   return members;
-}
-
-function invalid(header: string, should: string): Problem {
-  return new Problem("header-invalid", `${header} must be ${should}`);
 }

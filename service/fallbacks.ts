@@ -11,7 +11,7 @@ import type {
   RouteOptions,
 } from "fastify";
 import { Problem, type ProblemCode, problemBody, toProblem } from "./errors.js";
-import { notKept, problemType, securityHeaders } from "./headers.js";
+import { notKept, pathOf, problemType, securityHeaders } from "./headers.js";
 import type { Log } from "./log.js";
 import type { Failure } from "./store/failure.js";
 
@@ -52,8 +52,6 @@ function answer(reply: FastifyReply, problem: Problem): void {
   if (!request.raw.complete && request.raw.headers["content-length"] !== undefined) reply.header("connection", "close");
   reply.header("content-type", problemType).send(JSON.stringify(problemBody(problem, pathOf(request), request.id)));
 }
-
-const pathOf = (request: FastifyRequest) => request.url.split("?", 1)[0]!;
 
 /** Fastify answers 404 where a path exists and only the method is wrong. */
 class MethodTable {

@@ -64,13 +64,13 @@ export function gateOf({ access, always, pages, tokens, lifecycle, meter, log }:
   };
 }
 
+let waiting: (() => void)[] = [];
+
 /**
  * What one turn of the event loop has read is answered together at its end. A client whose answers come one by one sleeps
  * and is woken for each, which on a virtual machine costs more than the answer; so half of the throughput, and the latency
  * at load, hang on this. A request that came alone waits for nothing.
  */
-let waiting: (() => void)[] = [];
-
 function atTurnsEnd(proceed: () => void): void {
   if (waiting.length === 0) setImmediate(proceedAll);
   waiting.push(proceed);

@@ -25,7 +25,12 @@ export const pageHeaders = {
 export const jsonType = "application/json; charset=utf-8";
 export const problemType = "application/problem+json; charset=utf-8";
 
-function invalid(header: string, should: string): Problem {
+/** Where a request went, without its query. */
+export function pathOf({ url }: { url: string }): string {
+  return url.split("?", 1)[0]!;
+}
+
+export function invalid(header: string, should: string): Problem {
   return new Problem("header-invalid", `${header} must be ${should}`);
 }
 

@@ -1,4 +1,4 @@
-// keep-tick-shape.ts - keeps process.nextTick() fast for the life of the process; imported first, for its effect.
+// keep-tick-shape.ts - keeps process.nextTick() fast for the life of the process; imported right after the signals, for its effect.
 //
 // Each tick is an object literal with computed keys, which V8 runs fast only while it meets the hidden class that it met
 // first. V8 holds that class weakly: a full garbage collection at a moment when no tick is queued drops it, the next tick

@@ -647,25 +647,31 @@ const cellChange: Schema = {
   description: "What an operation on a cell did.",
 };
 
+const queryOffset = {
+  type: "integer",
+  minimum: 0,
+  maximum: safeMax,
+  default: 0,
+  description: "Where to begin.",
+  examples: [0],
+} as const;
+
+/** `left`: what it is if left out. */
+const queryLength = <const T extends string>(left: T) =>
+  ({
+    type: "integer",
+    minimum: 0,
+    maximum: safeMax,
+    description: `Bytes; ${left} if left out.`,
+    examples: [64],
+  }) as const;
+
 export const viewQuery = {
   type: "object",
   additionalProperties: false,
   properties: {
-    offset: {
-      type: "integer",
-      minimum: 0,
-      maximum: safeMax,
-      default: 0,
-      description: "Where to begin.",
-      examples: [0],
-    },
-    length: {
-      type: "integer",
-      minimum: 0,
-      maximum: safeMax,
-      description: "Bytes; 256, or what there is, if left out.",
-      examples: [64],
-    },
+    offset: queryOffset,
+    length: queryLength("256, or what there is,"),
     as: {
       type: "string",
       enum: [...textViews, ...valueTypes],
@@ -798,21 +804,8 @@ export const digestQuery = {
   type: "object",
   additionalProperties: false,
   properties: {
-    offset: {
-      type: "integer",
-      minimum: 0,
-      maximum: safeMax,
-      default: 0,
-      description: "Where to begin.",
-      examples: [0],
-    },
-    length: {
-      type: "integer",
-      minimum: 0,
-      maximum: safeMax,
-      description: "Bytes; up to the region's end if left out.",
-      examples: [64],
-    },
+    offset: queryOffset,
+    length: queryLength("up to the region's end"),
     algorithm: {
       type: "string",
       enum: algorithms,
@@ -828,14 +821,7 @@ export const extentsQuery = {
   type: "object",
   additionalProperties: false,
   properties: {
-    offset: {
-      type: "integer",
-      minimum: 0,
-      maximum: safeMax,
-      default: 0,
-      description: "Where to begin.",
-      examples: [0],
-    },
+    offset: queryOffset,
     limit: {
       type: "integer",
       minimum: 1,

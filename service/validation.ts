@@ -5,7 +5,7 @@
 // are coerced to their types, and those that are left out get their defaults. Parameters of paths and headers are read
 // by the routes: what a path can't name does not exist (404), and a header that does not parse has a problem of its own.
 import { Ajv, type Options, type ValidateFunction } from "ajv";
-import type { FastifySchema, FastifySchemaCompiler } from "fastify";
+import type { FastifyInstance, FastifySchema, FastifySchemaCompiler } from "fastify";
 
 type FastifyValidator = ReturnType<FastifySchemaCompiler<FastifySchema>>;
 
@@ -21,6 +21,11 @@ const common: Options = {
 
 /** What Fastify takes for "nothing to check", which costs a request less than a function that says so. */
 export const unchecked = undefined as unknown as FastifyValidator;
+
+/** The app's own compiler but for bodies that come as bytes: a schema of theirs is for the document. */
+export function exceptBodies(app: FastifyInstance): FastifySchemaCompiler<FastifySchema> {
+  return (part) => (part.httpPart === "body" ? unchecked : app.validatorCompiler!(part));
+}
 
 export function lazyValidators(components: readonly Schema[]): FastifySchemaCompiler<FastifySchema> {
   const forBodies = lazily(() => ajvOf({ ...common, coerceTypes: false }, components));

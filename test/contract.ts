@@ -4,12 +4,38 @@ import assert from "node:assert/strict";
 import { Ajv2020, type ValidateFunction } from "ajv/dist/2020.js";
 import type { FastifyInstance } from "fastify";
 
+export interface Schema {
+  [keyword: string]: unknown;
+  $ref?: string;
+  examples?: unknown[];
+  default?: unknown;
+}
+export interface Parameter {
+  name: string;
+  in: "path" | "query" | "header";
+  required?: boolean;
+  example?: unknown;
+  schema: Schema;
+}
+export interface Media {
+  schema: Schema;
+  example?: unknown;
+  examples?: Record<string, { value: unknown }>;
+}
 interface Response {
   headers?: Record<string, unknown>;
   content?: Record<string, unknown>;
 }
-interface Document {
-  paths: Record<string, Record<string, { responses: Record<string, Response> }>>;
+export interface Operation {
+  operationId: string;
+  parameters?: Parameter[];
+  requestBody?: { content: Record<string, Media> };
+  responses: Record<string, Response>;
+}
+/** What tests look at in openapi.json. */
+export interface Document {
+  paths: Record<string, Record<string, Operation>>;
+  components: { schemas: Record<string, Schema> };
 }
 
 class Contract {

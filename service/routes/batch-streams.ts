@@ -6,7 +6,7 @@ import { BatchStream, FrameSplitter, framed, LineSplitter, type NoFrame, type To
 import { textOfMany, textOfOne } from "../batch-text.js";
 import { linger } from "../connections.js";
 import { Problem, problemBody, toProblem } from "../errors.js";
-import { idempotencyKeyText, refuseConditions, refuseDigest, refuseKey } from "../headers.js";
+import { idempotencyKeyText, pathOf, refuseConditions, refuseDigest, refuseKey } from "../headers.js";
 import type { IdempotencyKey } from "../store/batch-encoder.js";
 import { type BatchOutcome, refuseFrame } from "../store/batches.js";
 import { frameHeaderBytes } from "../store/frame.js";
@@ -129,7 +129,7 @@ function parseLine(line: string | TooLong, limit: number): unknown {
 
 function problemLine(request: FastifyRequest, error: unknown): string {
   const problem = toProblem(error) ?? new Problem("internal");
-  const path = request.url.split("?", 1)[0]!;
+  const path = pathOf(request);
   if (problem.code === "internal") {
     request.log.error({ requestId: request.id, method: request.method, path, err: error }, "a line failed");
   }

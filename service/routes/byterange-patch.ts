@@ -23,11 +23,12 @@ import { type Etag, formatEtag } from "../store/etags.js";
 import type { Failure } from "../store/failure.js";
 import type { Conditions, RegionInfo } from "../store/regions.js";
 import type { Store } from "../store/store.js";
-import { unchecked } from "../validation.js";
+import { exceptBodies } from "../validation.js";
 import { notSatisfiable, writeProblem } from "./content-problems.js";
 import {
   changeConditions,
   checkConditions,
+  infoOf,
   keyOf,
   notFound,
   type RouteContext,
@@ -142,8 +143,7 @@ export function byteRangePatchRoutes(app: FastifyInstance, context: RouteContext
         },
       },
       // A body of type string would be refused when it arrives as bytes.
-      validatorCompiler: ({ schema, httpPart, ...rest }) =>
-        httpPart === "body" ? unchecked : app.validatorCompiler!({ schema, httpPart, ...rest }),
+      validatorCompiler: exceptBodies(app),
       handler: async (request, reply) => {
         const name = regionOf(request);
         const { headers } = request;
@@ -424,12 +424,6 @@ function notAlone(indexes: readonly number[]): Problem {
   const detail = "a part that resizes has to come alone, or with Prefer: transaction=persist";
   const failures = indexes.map((index) => ({ index, code: "validation-failed", detail }));
   return new Problem("validation-failed", detail, { failures });
-}
-
-function infoOf(store: Store, name: string): RegionInfo {
-  const info = store.info(name);
-  if (info === undefined) throw notFound(name);
-  return info;
 }
 
 const waitOf = ({ query }: FastifyRequest<PatchRoute>): Wait => query.durability ?? "region";

@@ -6,7 +6,7 @@ import { accepts, lastEventId } from "../headers.js";
 import { type ChangesQuery, changesQuery, regionParams } from "../schemas.js";
 import type { Change } from "../store/change-feed.js";
 import type { RegionInfo } from "../store/regions.js";
-import { compacted, notFound, type RouteContext, regionOf } from "./context.js";
+import { compacted, infoOf, type RouteContext, regionOf } from "./context.js";
 import { endless, json, problems, readProblems, requestHeaders, tags } from "./describe.js";
 
 const eventsType = "text/event-stream";
@@ -57,7 +57,7 @@ export function changeRoutes(app: FastifyInstance, context: RouteContext): void 
     },
     handler: async (request, reply) => {
       const name = regionOf(request);
-      const info = infoOf(name);
+      const info = infoOf(context.store(), name);
       const { since, limit, wait } = request.query;
       // A HEAD neither waits nor holds a stream open: it is told what a page would be.
       const isGet = request.method === "GET";
@@ -70,14 +70,8 @@ export function changeRoutes(app: FastifyInstance, context: RouteContext): void 
     },
   });
 
-  function infoOf(name: string): RegionInfo {
-    const info = context.store().info(name);
-    if (info === undefined) throw notFound(name);
-    return info;
-  }
-
   function pageOf(name: string, since: number | undefined, limit: number) {
-    const info = infoOf(name);
+    const info = infoOf(context.store(), name);
     const changes = feed.read(name, info, since, limit);
     if (changes.gap) throw compacted(changes, since ?? 0, info);
     const { items, oldest } = changes;

@@ -17,12 +17,13 @@ import { type ContentQuery, contentQuery, regionParams, type UploadQuery, upload
 import type { BatchOutcome, Wait } from "../store/batches.js";
 import { type Etag, formatEtag } from "../store/etags.js";
 import { mergeSpans, type RangeSpec, resolveRange, type Span } from "../store/ranges.js";
-import { type Durability, describeRegion, type RegionInfo } from "../store/regions.js";
+import { type Durability, describeRegion } from "../store/regions.js";
 import { type ReadResult, type Store, StoreError } from "../store/store.js";
-import { unchecked } from "../validation.js";
+import { exceptBodies } from "../validation.js";
 import { lengthMismatch, notSatisfiable, writeProblem } from "./content-problems.js";
 import {
   checkConditions,
+  infoOf,
   isUnchanged,
   keyOf,
   notFound,
@@ -238,8 +239,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
         },
       },
       // A body of type string would be refused when it arrives as bytes.
-      validatorCompiler: ({ schema, httpPart, ...rest }) =>
-        httpPart === "body" ? unchecked : app.validatorCompiler!({ schema, httpPart, ...rest }),
+      validatorCompiler: exceptBodies(app),
       handler: (request, reply) => {
         if (createsRegion(request.headers)) return upload(request, reply);
         return write(request, reply);
@@ -441,12 +441,6 @@ function answerRange(
 
 function isOutOfBounds(error: unknown): boolean {
   return error instanceof StoreError && error.code === "out_of_bounds";
-}
-
-function infoOf(store: Store, name: string): RegionInfo {
-  const info = store.info(name);
-  if (info === undefined) throw notFound(name);
-  return info;
 }
 
 function createsRegion(headers: IncomingHttpHeaders): boolean {

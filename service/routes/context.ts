@@ -2,7 +2,7 @@
 import type { IncomingHttpHeaders } from "node:http";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { Problem } from "../errors.js";
-import { etagsOf, expectedGeneration, idempotencyKeyText, writeConditions } from "../headers.js";
+import { etagsOf, expectedGeneration, idempotencyKeyText, pathOf, writeConditions } from "../headers.js";
 import type { LifecycleView } from "../lifecycle-view.js";
 import type { Metrics } from "../metrics.js";
 import type { BatchConditions, IdempotencyKey } from "../store/batch-encoder.js";
@@ -11,7 +11,7 @@ import type { ChangeFeed, Changes } from "../store/change-feed.js";
 import { type Etag, etagMatches, formatEtag } from "../store/etags.js";
 import { idempotencyKey } from "../store/idempotency.js";
 import { isRegionName } from "../store/region-name.js";
-import type { Conditions, RegionChanges } from "../store/regions.js";
+import type { Conditions, RegionChanges, RegionInfo } from "../store/regions.js";
 import type { Store } from "../store/store.js";
 
 /** Settings that routes enforce or tell; the rest is the storage core's. */
@@ -62,6 +62,13 @@ export function regionOf(request: FastifyRequest): string {
   return region;
 }
 
+/** @throws Problem region-not-found */
+export function infoOf(store: Store, region: string): RegionInfo {
+  const info = store.info(region);
+  if (info === undefined) throw notFound(region);
+  return info;
+}
+
 export function notFound(region: string): Problem {
   return new Problem("region-not-found", `no region of the name ${JSON.stringify(region)}`);
 }
@@ -82,7 +89,7 @@ export function keyOf(request: FastifyRequest, parts: () => (string | Uint8Array
   if (text === undefined) return undefined;
   const { headers, method, url } = request;
   const conditions = ["if-match", "if-none-match", "region-if-generation"].map((name) => String(headers[name] ?? ""));
-  const path = url.split("?", 1)[0]!;
+  const path = pathOf(request);
   return idempotencyKey(method, path, text, [url.slice(path.length), ...conditions, ...parts()]);
 }
 

@@ -4,7 +4,7 @@ import { digestOf } from "../digests.js";
 import { Problem } from "../errors.js";
 import { jsonType } from "../headers.js";
 import { type DigestQuery, digestQuery, regionParams } from "../schemas.js";
-import { notFound, type RouteContext, regionOf, setRegionHeaders } from "./context.js";
+import { infoOf, type RouteContext, regionOf, setRegionHeaders } from "./context.js";
 import { json, problems, readProblems, regionHeaders, tags } from "./describe.js";
 
 export function digestRoutes(app: FastifyInstance, context: RouteContext): void {
@@ -38,8 +38,7 @@ export function digestRoutes(app: FastifyInstance, context: RouteContext): void 
       const name = regionOf(request);
       const store = context.store();
       const { offset, algorithm } = request.query;
-      const size = store.info(name)?.size;
-      if (size === undefined) throw notFound(name);
+      const { size } = infoOf(store, name);
       const length = request.query.length ?? Math.max(0, size - offset);
       if (length > bytesMax) throw tooLong(length, bytesMax);
       const read = await store.read(name, offset, length);

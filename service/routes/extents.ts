@@ -5,7 +5,7 @@ import { type ExtentsQuery, extentsQuery, regionParams } from "../schemas.js";
 import type { ChangeFeed } from "../store/change-feed.js";
 import { mergeSpans } from "../store/ranges.js";
 import type { RegionInfo } from "../store/regions.js";
-import { compacted, notFound, type RouteContext, regionOf, setRegionHeaders } from "./context.js";
+import { compacted, infoOf, type RouteContext, regionOf, setRegionHeaders } from "./context.js";
 import { json, problems, readProblems, regionHeaders, tags } from "./describe.js";
 
 export function extentRoutes(app: FastifyInstance, context: RouteContext): void {
@@ -39,8 +39,7 @@ export function extentRoutes(app: FastifyInstance, context: RouteContext): void 
       const name = regionOf(request);
       const store = context.store();
       const { offset, limit, since } = request.query;
-      const info = store.info(name);
-      if (info === undefined) throw notFound(name);
+      const info = infoOf(store, name);
       const { size } = info;
       if (since !== undefined) {
         const page = changedSince(context.feed, info, since, offset, limit);

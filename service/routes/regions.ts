@@ -1,13 +1,14 @@
 // regions.ts - /v1/regions and /v1/regions/{region}: create, list, look at, change, delete, flush.
-import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { FastifyInstance, FastifyReply } from "fastify";
 import { Problem } from "../errors.js";
 import { jsonType, writeConditions } from "../headers.js";
 import { listQuery, type RegionCreate, type RegionPatch, regionCreate, regionParams, regionPatch } from "../schemas.js";
 import type { Failure } from "../store/failure.js";
 import { isRegionName } from "../store/region-name.js";
-import { describeRegion, listRegions, type MetaAnswer, parseCursor, type RegionInfo } from "../store/regions.js";
+import { describeRegion, listRegions, type MetaAnswer, parseCursor } from "../store/regions.js";
 import {
   changeConditions,
+  infoOf,
   isUnchanged,
   keyOf,
   notFound,
@@ -116,7 +117,7 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
       },
     },
     handler: (request, reply) => {
-      const info = infoOf(request);
+      const info = infoOf(context.store(), regionOf(request));
       const unchanged = isUnchanged(request.headers, info);
       setRegionHeaders(reply, info);
       reply.header("cache-control", "no-cache");
@@ -215,19 +216,13 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
     },
     handler: async (request, reply) => {
       const name = regionOf(request);
-      await context.store().flush(name);
-      const info = infoOf(request);
+      const store = context.store();
+      await store.flush(name);
+      const info = infoOf(store, name);
       setRegionHeaders(reply, info);
       return { durableGeneration: info.durableGeneration };
     },
   });
-
-  function infoOf(request: FastifyRequest): RegionInfo {
-    const name = regionOf(request);
-    const info = context.store().info(name);
-    if (info === undefined) throw notFound(name);
-    return info;
-  }
 
   function checkSize(size: number): void {
     if (size <= limits.regionBytesMax) return;

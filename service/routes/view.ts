@@ -5,7 +5,7 @@ import { jsonType } from "../headers.js";
 import { regionParams, type ViewQuery, viewQuery } from "../schemas.js";
 import { typeBytes, typeNumber, type ValueType } from "../store/cells.js";
 import { cellsView, type TextView, textView } from "../store/views.js";
-import { notFound, type RouteContext, regionOf, setRegionHeaders } from "./context.js";
+import { infoOf, type RouteContext, regionOf, setRegionHeaders } from "./context.js";
 import { json, problems, readProblems, regionHeaders, tags } from "./describe.js";
 
 const lengthDefault = 256;
@@ -42,8 +42,7 @@ export function viewRoutes(app: FastifyInstance, context: RouteContext): void {
       const name = regionOf(request);
       const store = context.store();
       const { offset, as, endian } = request.query;
-      const size = store.info(name)?.size;
-      if (size === undefined) throw notFound(name);
+      const { size } = infoOf(store, name);
       const length = request.query.length ?? Math.min(lengthDefault, Math.max(0, size - offset));
       if (length > bytesMax) throw tooLong(length, bytesMax);
       const read = await store.read(name, offset, length);

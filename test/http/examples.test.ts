@@ -1,34 +1,8 @@
 // The document's examples, sent as they stand to an empty server: what Swagger UI does when somebody opens an operation and
 // presses Execute.
+import type { Document, Media, Operation, Parameter } from "../contract.js";
 import type { Answer, Fixture } from "../fixture.js";
 import { storeTest } from "../fixture.js";
-
-interface Schema {
-  $ref?: string;
-  examples?: unknown[];
-  default?: unknown;
-}
-interface Parameter {
-  name: string;
-  in: "path" | "query" | "header";
-  required?: boolean;
-  example?: unknown;
-  schema: Schema;
-}
-interface Media {
-  schema: Schema;
-  example?: unknown;
-  examples?: Record<string, { value: unknown }>;
-}
-interface Operation {
-  operationId: string;
-  parameters?: Parameter[];
-  requestBody?: { content: Record<string, Media> };
-}
-interface Document {
-  paths: Record<string, Record<string, Operation>>;
-  components: { schemas: Record<string, Schema> };
-}
 
 interface Example {
   id: string;

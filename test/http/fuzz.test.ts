@@ -3,29 +3,10 @@
 import fc from "fast-check";
 import { framed } from "../../service/batch-stream.js";
 import { BatchEncoder } from "../../service/store/batch-encoder.js";
+import type { Document, Media, Operation, Schema } from "../contract.js";
 import { type Fixture, storeTest } from "../fixture.js";
 
 type Json = null | boolean | number | string | Json[] | { [member: string]: Json };
-type Schema = { [keyword: string]: unknown };
-interface Parameter {
-  name: string;
-  in: "path" | "query" | "header";
-  required?: boolean;
-  schema: Schema;
-}
-interface Media {
-  schema: Schema;
-  example?: string;
-}
-interface Operation {
-  operationId: string;
-  parameters?: Parameter[];
-  requestBody?: { content: Record<string, Media> };
-}
-interface Document {
-  paths: Record<string, Record<string, Operation>>;
-  components: { schemas: Record<string, Schema> };
-}
 interface Input {
   url: string;
   headers: Record<string, string>;
@@ -192,7 +173,7 @@ function bodyOf(
     const frames = fc.array(values.of(batch), { minLength: 1, maxLength: 4 });
     return maybeSpoiltBytes(frames.map((all) => Buffer.concat(all.map((one) => frameOf(one, region)))));
   }
-  if (example !== undefined) return maybeSpoiltBytes(fc.constant(Buffer.from(example, "latin1")));
+  if (typeof example === "string") return maybeSpoiltBytes(fc.constant(Buffer.from(example, "latin1")));
   return fc.uint8Array({ maxLength: regionBytes + 8 }).map((bytes) => Buffer.from(bytes));
 }
 
