@@ -43,12 +43,11 @@
 #include "../../native/store.h"
 #include "../native/consistency.h"
 #include "batches.h"
+#include "stepping.h"
 
 namespace holdfast::rig {
 namespace {
 
-constexpr uint64_t kRingBytes = 32 << 10;
-constexpr uint64_t kBatchBytesMax = 8 << 10;
 constexpr size_t kSectorBytes = 512;
 // Of a page that is never synced (a fast region's, a volatile word's) only so many versions are tried.
 constexpr size_t kVersionsMax = 2048;
@@ -146,26 +145,6 @@ void carry_out(const Change& change, World* world) {
   }
 }
 
-StoreOptions store_options(const std::string& directory) {
-  StoreOptions options;
-  options.directory = directory;
-  options.journal_bytes = kRingBytes;
-  options.regions_max = 8;
-  options.batch.batch_bytes_max = kBatchBytesMax;
-  options.allow_any_file_system = true;
-  options.standby = false;
-  options.threads = false;
-  return options;
-}
-
-RegionMeta meta_of(const Expected& region, uint64_t size) {
-  RegionMeta meta;
-  meta.name = region.name;
-  meta.size = size;
-  meta.durability = region.durability;
-  return meta;
-}
-
 // ---- the victim ----
 
 // Shared between rig and victim, written by the victim alone.
@@ -194,7 +173,7 @@ class Victim {
         if (!region.exists) continue;
         MetaResult result;
         std::string detail;
-        must(store_->create(meta_of(region, region.bytes.size()), Conditions{}, &result, &detail), detail);
+        must(store_->create(meta_of(region), Conditions{}, &result, &detail), detail);
       }
     }
     raise(SIGSTOP);  // from here on every instruction is stepped
@@ -226,7 +205,7 @@ class Victim {
 
   void step() {
     const Change change = change_of(seed_, life_, number_ + 1, world_);
-    const Expected coming = world_[kComing];
+    const Expected& coming = world_[kComing];
     MetaResult result;
     std::string detail;
     const std::vector<uint8_t> frame = change.act == Act::batch ? change.batch.frame(world_) : std::vector<uint8_t>{};
@@ -239,7 +218,7 @@ class Victim {
       return;
     }
     if (change.act == Act::create) {
-      must(store_->create(meta_of(coming, change.size), Conditions{}, &result, &detail), detail);
+      must(store_->create(meta_of(coming), Conditions{}, &result, &detail), detail);
     } else if (change.act == Act::remove) {
       must(store_->remove(coming.name, Conditions{}, &result, &detail), detail);
     } else {
@@ -659,25 +638,7 @@ class Judge {
       return std::string("recovery refuses: ") + code_name(code) + " " + detail;
     const RecoveryReport report = store->status().recovery;
     ++totals->rows[static_cast<char>(report.row)];
-    *seen = new_world();
-    size_t present = 0;
-    for (Expected& region : *seen) {
-      const std::optional<RegionInfo> info = store->info(region.name);
-      region.exists = info.has_value();
-      region.generation = 0;
-      if (!info) continue;
-      ++present;
-      if (!info->fault.empty()) return region.name + " is faulted: " + info->fault;
-      region.generation = info->generation;
-      region.bytes.resize(info->meta.size);
-      Code code = Code::ok;
-      Store::ReadFacts facts{};
-      if (store->read(region.name, 0, region.bytes.size(), Store::Patience::may_block, region.bytes.data(), &code,
-                      &facts) != Store::Progress::done ||
-          code != Code::ok)
-        return region.name + " can't be read: " + code_name(code);
-    }
-    if (store->names().size() != present) return "there are regions that nobody made";
+    if (std::string wrong = observe(*store, new_world(), seen); !wrong.empty()) return wrong;
     // The newest that fits: changes of the fast region alone make no difference after a cut.
     bool found = false;
     for (uint64_t number = bounds.issued + 1; number-- > history.first && !found;) {
@@ -778,25 +739,6 @@ struct SystemCall {
   uint64_t arguments[6] = {};
   long result = 0;
 };
-
-// True when the next instruction is a system call. The victim is a fork, so its code is ours.
-bool at_system_call(pid_t pid) {
-#if defined(__x86_64__)
-  const auto address = static_cast<uint64_t>(ptrace(PTRACE_PEEKUSER, pid, offsetof(user_regs_struct, rip), nullptr));
-  uint16_t code;
-  std::memcpy(&code, reinterpret_cast<const void*>(address), sizeof code);
-  return code == 0x050f;
-#elif defined(__aarch64__)
-  user_regs_struct registers{};
-  iovec vector{&registers, sizeof registers};
-  ptrace(PTRACE_GETREGSET, pid, NT_PRSTATUS, &vector);
-  uint32_t code;
-  std::memcpy(&code, reinterpret_cast<const void*>(registers.pc), sizeof code);
-  return code == 0xd4000001;
-#else
-#error "page_versions knows x86-64 and arm64"
-#endif
-}
 
 void read_call(pid_t pid, SystemCall* call, bool before) {
   user_regs_struct registers{};
@@ -938,7 +880,7 @@ class Run {
   // One instruction, and all that may be on the disk after it. False: the victim is gone.
   bool step(pid_t pid) {
     SystemCall call;
-    const bool calls = at_system_call(pid);
+    const bool calls = next_instruction(pid).system_call;
     if (calls) read_call(pid, &call, true);
     if (ptrace(PTRACE_SINGLESTEP, pid, nullptr, nullptr) != 0) die("can't step");
     int status = 0;

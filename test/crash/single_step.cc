@@ -16,13 +16,8 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
-#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#if defined(__aarch64__)
-#include <elf.h>
-#endif
 
 #include <algorithm>
 #include <atomic>
@@ -38,13 +33,10 @@
 #include "../../native/store.h"
 #include "../native/consistency.h"
 #include "batches.h"
+#include "stepping.h"
 
 namespace holdfast::rig {
 namespace {
-
-// Small, because all of it is compared at every instruction.
-constexpr uint64_t kRingBytes = 32 << 10;
-constexpr uint64_t kBatchBytesMax = 8 << 10;
 
 // ---- what the victim does ----
 
@@ -84,27 +76,6 @@ struct Shared {
   std::atomic<Act> act;
   char message[256];
 };
-
-StoreOptions store_options(const std::string& directory) {
-  StoreOptions options;
-  options.directory = directory;
-  options.journal_bytes = kRingBytes;
-  options.regions_max = 8;
-  options.batch.batch_bytes_max = kBatchBytesMax;
-  options.allow_any_file_system = true;
-  options.standby = false;
-  options.threads = false;
-  options.assume_same_files = true;
-  return options;
-}
-
-RegionMeta meta_of(const Expected& region) {
-  RegionMeta meta;
-  meta.name = region.name;
-  meta.size = region.bytes.size();
-  meta.durability = region.durability;
-  return meta;
-}
 
 class Victim {
  public:
@@ -148,6 +119,7 @@ class Victim {
 
   void open() {
     StoreOptions options = store_options(directory_);
+    options.assume_same_files = true;
     options.on_settled = [this](std::vector<Settled>&& settled) {
       for (const Settled& one : settled) answered(static_cast<uint32_t>(one.ticket), one.answer);
     };
@@ -570,35 +542,6 @@ class Judge {
     return "";
   }
 
-  // What the store says; empty on success.
-  static std::string observe(Store& store, const World& like, World* seen) {
-    *seen = like;
-    size_t present = 0;
-    for (Expected& region : *seen) {
-      const std::optional<RegionInfo> info = store.info(region.name);
-      region.exists = info.has_value();
-      region.bytes.clear();
-      region.generation = 0;
-      if (!info) continue;
-      ++present;
-      if (!info->fault.empty()) return region.name + " is faulted: " + info->fault;
-      region.generation = info->generation;
-      region.labels = info->meta.labels;
-      region.durability = info->meta.durability;
-      region.bytes.resize(info->meta.size);
-      Code code = Code::ok;
-      Store::ReadFacts facts{};
-      if (store.read(region.name, 0, region.bytes.size(), Store::Patience::may_block, region.bytes.data(), &code,
-                     &facts) != Store::Progress::done ||
-          code != Code::ok) {
-        return region.name + " can't be read: " + code_name(code);
-      }
-      if (facts.region.generation != info->generation) return region.name + " is read at another generation";
-    }
-    if (store.names().size() != present) return "there are regions that nobody made";
-    return "";
-  }
-
   static bool same(const World& seen, const World& then) {
     for (size_t i = 0; i < then.size(); ++i) {
       if (!compared(then[i])) continue;
@@ -754,33 +697,6 @@ class Judge {
 };
 
 // ---- stepping ----
-
-// The address of the next instruction, and whether that is a system call. The victim is a fork, so its code is ours.
-struct Next {
-  uint64_t address;
-  bool system_call;
-};
-
-Next next_instruction(pid_t pid) {
-  Next next{};
-#if defined(__x86_64__)
-  next.address = static_cast<uint64_t>(ptrace(PTRACE_PEEKUSER, pid, offsetof(user_regs_struct, rip), nullptr));
-  uint16_t code;
-  std::memcpy(&code, reinterpret_cast<const void*>(next.address), sizeof code);
-  next.system_call = code == 0x050f;
-#elif defined(__aarch64__)
-  user_regs_struct registers{};
-  iovec vector{&registers, sizeof registers};
-  ptrace(PTRACE_GETREGSET, pid, NT_PRSTATUS, &vector);
-  next.address = registers.pc;
-  uint32_t code;
-  std::memcpy(&code, reinterpret_cast<const void*>(next.address), sizeof code);
-  next.system_call = code == 0xd4000001;
-#else
-#error "single_step knows x86-64 and arm64"
-#endif
-  return next;
-}
 
 struct Saved {
   State state;
