@@ -1436,6 +1436,14 @@ export interface Limits {
    */
   idempotencySecondsMin: number;
   /**
+   * Requests a second of a client; 0: as many as it likes.
+   */
+  rateLimit: number;
+  /**
+   * Requests of a client at once.
+   */
+  rateLimitBurst: number;
+  /**
    * Durabilities that regions may have.
    *
    * @maxItems 3

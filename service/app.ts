@@ -79,6 +79,9 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
 
   const metrics = new Metrics();
   const tokens = new Tokens(config);
+  // Requests that an instance hands to another are counted by the first.
+  const limiting = config.rateLimit > 0 && !documented ? await import("./rate-limit.js") : undefined;
+  const rateLimit = await limiting?.addRateLimit(app, config);
   app.addHook("onRoute", (route) => {
     const access = route.config?.access ?? "open";
     route.onRequest = gateOf({
@@ -87,6 +90,7 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
       pages: /^\/(?:docs|ui)(?:\/|$)/.test(route.url),
       tokens,
       lifecycle,
+      rateLimit: route.config?.uncounted === true ? undefined : rateLimit,
       meter: metrics.meter([route.method].flat().join(","), route.url),
       log: config.logRequests ? log : undefined,
     });

@@ -123,6 +123,21 @@ const settings = {
     "a connection on which nothing moves for this long during a request is answered 408 and closed",
   ),
 
+  rateLimit: integer(
+    "RATE_LIMIT",
+    undefined,
+    0,
+    [0, 1_000_000],
+    "requests a second that a client may make on the average, operations aside; 0: as many as it likes",
+  ),
+  rateLimitBurst: integer(
+    "RATE_LIMIT_BURST",
+    undefined,
+    0,
+    [0, 1_000_000],
+    "requests that it may make at once, a multiple of RATE_LIMIT; 0: RATE_LIMIT",
+  ),
+
   journalBytes: integer(
     "JOURNAL_BYTES",
     "bytes",
@@ -235,6 +250,7 @@ export function loadConfig(argv: readonly string[], env: Readonly<Record<string,
   if (config.print !== undefined) return config;
   config.dataDir = resolve(config.dataDir);
   checkTogether(config);
+  if (config.rateLimitBurst === 0) config.rateLimitBurst = config.rateLimit;
   if (config.authToken === undefined && config.auth === "token" && !isPrivateAddress(config)) {
     config.authToken = randomBytes(24).toString("base64url");
     config.authTokenGenerated = true;
@@ -378,6 +394,10 @@ function checkTogether(config: Config): void {
   }
   if (config.journalBytes < 4 * config.batchBytesMax) {
     throw new ConfigError(`JOURNAL_BYTES: must be at least 4 x BATCH_BYTES_MAX (${4 * config.batchBytesMax} bytes)`);
+  }
+  // The window that is told to clients has whole seconds. NaN without a rate, as a burst of nothing is.
+  if (config.rateLimitBurst !== 0 && config.rateLimitBurst % config.rateLimit !== 0) {
+    throw new ConfigError(`RATE_LIMIT_BURST: must be a multiple of RATE_LIMIT (${config.rateLimit})`);
   }
   const order = ["drainLameDuckMs", "drainBodyGraceMs", "drainSoftMs", "drainHardMs"] as const;
   for (const [index, key] of order.entries()) {

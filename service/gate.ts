@@ -7,12 +7,15 @@ import { notKept, pageHeaders, securityHeaders } from "./headers.js";
 import type { LifecycleView } from "./lifecycle-view.js";
 import type { Log } from "./log.js";
 import { clock, type Meter } from "./metrics.js";
+import type { RateLimit } from "./rate-limit.js";
 
 declare module "fastify" {
   interface FastifyContextConfig {
     access?: Access;
     /** Served in every state of the process, as operations and documentation are. */
     always?: boolean;
+    /** Not counted by a rate limit: orchestrators and scrapers are let in whatever else their address sends. */
+    uncounted?: boolean;
     /** Media types of its body; JSON if left out. */
     takes?: readonly string[];
     /** What the document says of its body in place of the schema's. */
@@ -28,11 +31,13 @@ export interface GateOptions {
   tokens: Tokens;
   lifecycle: LifecycleView;
   meter: Meter;
+  /** Set: requests are counted, also those without a token. */
+  rateLimit: RateLimit | undefined;
   /** Set: a line for every request. */
   log: Log | undefined;
 }
 
-export function gateOf({ access, always, pages, tokens, lifecycle, meter, log }: GateOptions) {
+export function gateOf({ access, always, pages, tokens, lifecycle, meter, rateLimit, log }: GateOptions) {
   const mutating = access === "write";
   // What answers a POST is kept by nobody anyway.
   const headers = { ...securityHeaders, ...(!mutating && notKept), ...(pages && pageHeaders) };
@@ -60,7 +65,8 @@ export function gateOf({ access, always, pages, tokens, lifecycle, meter, log }:
       });
     });
     const problem = refusal ?? (closed !== undefined && !always ? new Problem(closed) : undefined);
-    atTurnsEnd(problem === undefined ? done : () => done(problem));
+    const proceed = problem === undefined ? done : () => done(problem);
+    atTurnsEnd(rateLimit === undefined ? proceed : () => void rateLimit(request, reply).then(() => proceed(), done));
   };
 }
 

@@ -3,7 +3,7 @@ import swagger from "@fastify/swagger";
 import swaggerUi from "@fastify/swagger-ui";
 import type { FastifyInstance } from "fastify";
 import { jsonType } from "./headers.js";
-import { json, problems, tags } from "./routes/describe.js";
+import { json, openProblems, problems, rateLimitHeaders, tags } from "./routes/describe.js";
 import { description, version } from "./version.js";
 
 /** Registers what listens to routes being added: before any route. */
@@ -28,6 +28,7 @@ export async function addOpenapi(app: FastifyInstance): Promise<void> {
         { name: tags.operations, description: "For those who run it. They never need a token." },
       ],
       components: {
+        headers: rateLimitHeaders,
         securitySchemes: {
           bearer: {
             type: "http",
@@ -72,7 +73,7 @@ export async function addDocs(app: FastifyInstance): Promise<void> {
           ...json("The document.", "Problem"),
           content: { "application/json": { schema: { type: "object", additionalProperties: true } } },
         },
-        ...problems("internal"),
+        ...problems(...openProblems),
       },
     },
     handler: (_request, reply) => {
@@ -128,6 +129,13 @@ function finished<D extends object>(document: D): D {
       Object.assign(node, node.allOf[0]);
       delete node.allOf;
     }
+    if (isLimited(node)) {
+      for (const response of Object.values(node.responses)) {
+        for (const name of Object.keys(rateLimitHeaders)) {
+          response.headers = { ...response.headers, [name]: { $ref: `#/components/headers/${name}` } };
+        }
+      }
+    }
     if (Array.isArray(node.parameters)) {
       for (const parameter of node.parameters as Parameter[]) {
         const { required, example, schema } = parameter;
@@ -139,6 +147,13 @@ function finished<D extends object>(document: D): D {
     }
   });
   return document;
+}
+
+/** An operation whose requests a rate limit counts. */
+function isLimited(
+  node: Record<string, unknown>,
+): node is { responses: Record<string, { headers?: Record<string, object> }> } {
+  return typeof node.responses === "object" && node.responses !== null && "429" in node.responses;
 }
 
 function walk(node: unknown, visit: (node: Record<string, unknown>) => void): void {

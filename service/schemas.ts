@@ -1061,6 +1061,8 @@ const limitsDocument: Schema = {
     eventStreamsMax: count("Event streams that are open at once.", 256),
     idempotencyKeysMin: count("Idempotency keys that are remembered at least.", 10000),
     idempotencySecondsMin: count("For how many seconds at least.", 600),
+    rateLimit: count("Requests a second of a client; 0: as many as it likes.", 100),
+    rateLimitBurst: count("Requests of a client at once.", 200),
     durabilities: {
       type: "array",
       maxItems: 3,

@@ -100,6 +100,8 @@ const ownHeaders = [
   "idempotency-replayed",
   "location",
   "preference-applied",
+  "ratelimit",
+  "ratelimit-policy",
   "region-durable-generation",
   "region-generation",
   "region-read",

@@ -51,7 +51,6 @@ export function changeRoutes(app: FastifyInstance, context: RouteContext): void 
           "query-param-invalid",
           "region-not-found",
           "generation-compacted",
-          "rate-limited",
         ),
       },
     },

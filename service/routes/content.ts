@@ -47,6 +47,7 @@ import {
   json,
   keyProblems,
   locationHeader,
+  openProblems,
   problems,
   readProblems,
   regionHeaders,
@@ -185,7 +186,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
           "Accept-Ranges": header("Units of ranges.", "bytes"),
           ...acceptPatchHeader,
         }),
-        ...problems("internal"),
+        ...problems(...openProblems),
       },
     },
     handler: (_request, reply) => {

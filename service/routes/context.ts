@@ -29,6 +29,8 @@ export interface Limits {
   readonly eventCommentMs: number;
   readonly idempotencyKeysMin: number;
   readonly idempotencySecondsMin: number;
+  readonly rateLimit: number;
+  readonly rateLimitBurst: number;
 }
 
 export interface RouteContext {

@@ -94,8 +94,10 @@ function exampleOf(code: ProblemCode): unknown {
   };
 }
 
+/** What any operation can answer, but those for who runs the service. */
+export const openProblems = ["internal", "rate-limited"] as const;
 /** What any operation below /v1 can answer. */
-export const readProblems = ["unauthenticated", "internal", "starting", "standby", "draining"] as const;
+export const readProblems = [...openProblems, "unauthenticated", "starting", "standby", "draining"] as const;
 export const writeProblems = [...readProblems, "forbidden", "header-invalid"] as const;
 export const bodyProblems = [
   "malformed-json",
@@ -129,6 +131,19 @@ export function header(description: string, example: string | number): Schema {
 }
 
 const retryAfter = header("Seconds after which a retry may succeed.", 1);
+
+/** Of every answer while RATE_LIMIT is set; components of the document. */
+export const rateLimitHeaders = {
+  RateLimit: {
+    description:
+      "Requests that the client has left, and seconds until it has all of them again. Only with a rate limit.",
+    schema: { type: "string", maxLength: 256, examples: ['"default";r=50;t=1'] },
+  },
+  "RateLimit-Policy": {
+    description: "Requests that a client has in a window of so many seconds. Only with a rate limit.",
+    schema: { type: "string", maxLength: 256, examples: ['"default";q=100;w=1'] },
+  },
+} as const;
 
 const everyHeader = {
   "Request-Id": header("Names the request in problems and in the log.", "k3v9-1z"),

@@ -9,7 +9,7 @@ import { labelsMax } from "../store/regions.js";
 import type { Store } from "../store/store.js";
 import { description, name, version } from "../version.js";
 import type { RouteContext } from "./context.js";
-import { json, problems, readProblems, tags, text } from "./describe.js";
+import { json, openProblems, problems, readProblems, tags, text } from "./describe.js";
 
 export function serviceRoutes(app: FastifyInstance, context: RouteContext): void {
   const { lifecycle, limits, metrics } = context;
@@ -23,7 +23,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
       summary: "What this is",
       description: "Name, version and where everything is.",
       tags: [tags.service],
-      response: { 200: json("The service.", "Service"), ...problems("internal") },
+      response: { 200: json("The service.", "Service"), ...problems(...openProblems) },
     },
     handler: () => ({
       name,
@@ -75,6 +75,8 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
       eventStreamsMax: limits.eventStreamsMax,
       idempotencyKeysMin: limits.idempotencyKeysMin,
       idempotencySecondsMin: limits.idempotencySecondsMin,
+      rateLimit: limits.rateLimit,
+      rateLimitBurst: limits.rateLimitBurst,
       durabilities,
       types: valueTypes,
       ops: opNames,
@@ -93,7 +95,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
       description:
         "Where the process is in its life, what is in flight, how full the journal is, how the last run ended.",
       tags: [tags.service],
-      response: { 200: json("The status.", "Status"), ...problems("unauthenticated", "internal") },
+      response: { 200: json("The status.", "Status"), ...problems(...openProblems, "unauthenticated") },
     },
     handler: () => {
       const store = context.storeIfOpen();
@@ -111,7 +113,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
   app.route({
     method: "GET",
     url: "/livez",
-    config: { access: "open" },
+    config: { access: "open", uncounted: true },
     schema: {
       operationId: "getLiveness",
       summary: "Is it alive",
@@ -125,7 +127,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
   app.route({
     method: "GET",
     url: "/readyz",
-    config: { access: "open" },
+    config: { access: "open", uncounted: true },
     schema: {
       operationId: "getReadiness",
       summary: "Can it be sent requests",
@@ -144,7 +146,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
   app.route({
     method: "GET",
     url: "/metrics",
-    config: { access: "open" },
+    config: { access: "open", uncounted: true },
     schema: {
       operationId: "getMetrics",
       summary: "Metrics",
@@ -164,7 +166,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
   app.route({
     method: "GET",
     url: "/version",
-    config: { access: "open" },
+    config: { access: "open", uncounted: true },
     schema: {
       operationId: "getVersion",
       summary: "What is running",
@@ -184,7 +186,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
       summary: "Every problem",
       description: "All that a request can meet, with what to do about it.",
       tags: [tags.service],
-      response: { 200: json("The problems.", "ProblemList"), ...problems("internal") },
+      response: { 200: json("The problems.", "ProblemList"), ...problems(...openProblems) },
     },
     handler: () => ({ items: problemCodes.map(describeProblem) }),
   });
@@ -205,7 +207,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
           code: { type: "string", enum: problemCodes, description: "Code of the problem.", examples: ["guard-failed"] },
         },
       },
-      response: { 200: json("The problem.", "ProblemKind"), ...problems("internal", "route-not-found") },
+      response: { 200: json("The problem.", "ProblemKind"), ...problems(...openProblems, "route-not-found") },
     },
     handler: (request) => {
       const { code } = request.params;

@@ -36,6 +36,8 @@ t.test("defaults", async (t) => {
     rangesMax: 64,
     readBytesMax: 8 * 2 ** 20,
     viewBytesMax: 64 * 2 ** 10,
+    rateLimit: 0,
+    rateLimitBurst: 0,
     drainLameDuckMs: 100,
     drainBodyGraceMs: 250,
     drainSoftMs: 600,
@@ -50,6 +52,13 @@ t.test("a flag wins over the environment, and an empty variable is unset", async
   t.match(loadConfig(["--port", "2000", "--log-requests=false"], env), { port: 2000, logRequests: false });
   t.equal(loadConfig(["--log-requests"], {}).logRequests, true);
   t.equal(loadConfig(["--journal-bytes=1GiB"], {}).journalBytes, 2 ** 30);
+});
+
+t.test("a burst is a multiple of the rate, and the rate if it is not told", async (t) => {
+  t.match(loadConfig(["--rate-limit=50"], {}), { rateLimit: 50, rateLimitBurst: 50 });
+  t.match(loadConfig([], { RATE_LIMIT: "50", RATE_LIMIT_BURST: "100" }), { rateLimit: 50, rateLimitBurst: 100 });
+  t.match(refusal(["--rate-limit=50", "--rate-limit-burst=75"]), /^RATE_LIMIT_BURST: must be a multiple of RATE_LIMIT/);
+  t.match(refusal(["--rate-limit-burst=75"]), /^RATE_LIMIT_BURST: must be a multiple of RATE_LIMIT/);
 });
 
 t.test("files are adopted under names", async (t) => {
