@@ -160,13 +160,8 @@ process.once("SIGINT", () => {
   process.stderr.write("\nsoak: ending after this cycle; the same command goes on from here\n");
 });
 
-// A machine that is busy with other things needs longer to drain as well.
-const softMs = Math.round(600 * slack);
-const backend = makeBackend(
-  start.backend,
-  { AUTH: "none", DRAIN_SOFT_MS: String(softMs), DRAIN_HARD_MS: String(Math.max(8000, softMs)) },
-  { image: start.image, port: 8080, dataDir: "/data", published: false, own: true },
-);
+const options = { image: start.image, port: 8080, dataDir: "/data", published: false, own: true };
+const backend = makeBackend(start.backend, { AUTH: "none" }, options);
 const lacking = await backend.missing();
 if (lacking !== undefined) usage(`--backend: ${lacking}`);
 const subject = { ...defaultSubject, slack };
