@@ -246,9 +246,10 @@ export class Lifecycle implements LifecycleView {
 
     this.#enter("draining");
     rescued += this.#adopt(connections, listener.close());
-    this.#log.info({ event: "listener_closed", rescued, ms: round(this.#elapsed()) }, "listener closed");
+    const closedAt = this.#elapsed();
+    this.#log.info({ event: "listener_closed", rescued, ms: round(closedAt) }, "listener closed");
     // Behind a busy event loop the lame duck ended later, and so does the patience with those who were just rescued.
-    const patientUntil = Math.max(this.#times.bodyGraceMs, closeAt + this.#times.bodyGraceMs - this.#times.lameDuckMs);
+    const patientUntil = Math.max(this.#times.bodyGraceMs, closedAt + this.#times.bodyGraceMs - this.#times.lameDuckMs);
     while (connections.open > 0) {
       if (this.#mustForce()) return this.#force(connections);
       const patient = this.#elapsed() < patientUntil;

@@ -2,6 +2,7 @@
 // the judgement. What happens is the scenario's; this file starts, waits, measures and compares.
 import type { Backend, Ended, Instance, Launch, Line, Site } from "./backends.js";
 import { now, waitUntilReady } from "./backends.js";
+import { dropsOf, type Patience, stopTimes, wrongIn } from "./drops.js";
 import {
   digestOf,
   type Invariant,
@@ -27,11 +28,8 @@ export interface Subject {
   readyMsMax: number;
   /** From TERM to exit. */
   stopMsMax: number;
-  /**
-   * For so long after TERM a request on an open connection is answered. A client that asks later came back to a connection
-   * that may have been ended as idle meanwhile, as any server's may. Infinity where no such time is known.
-   */
-  patienceMs: number;
+  /** Undefined where they are not known: each request on an open connection is to be answered then. */
+  patience: Patience | undefined;
   /** Multiplies every budget, for a machine that is busy with other things. */
   slack: number;
 }
@@ -58,7 +56,7 @@ export interface CycleRecord {
   dropped: number;
   /** Of those, on a connection that had not carried a request before. */
   droppedFresh: number;
-  /** Of those, sent when the service's patience was over, or by a client that had been kept from running: not judged. */
+  /** Of those, not promised an answer (drops.ts): not judged. */
   droppedLate: number;
   /** Of the first dropped ones: client, start, connected, sent, end, relative to the signal. */
   drops: (number | null)[][];
@@ -114,14 +112,8 @@ export interface CyclePlan {
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 /** Longer is a service that hangs: the cycle is over and it is killed. */
 const hungMs = 30_000;
-
-/**
- * The service ends a connection as silent when nothing came for 100 ms before TERM and for a lame duck of as long after it.
- * A client that was kept from running for half of that may have had its answer, unread, all the time.
- */
-const stalledMsMax = 100;
-/** One request may meet the very moment in which the kernel closes the listener; never two of a stop. */
-const droppedMax = 1;
+/** Of a record: the first ones. */
+const dropsKept = 40;
 
 /** A site with the ledger of what was written to it; lives through all the cycles of a scenario. */
 export class Drilled {
@@ -331,28 +323,10 @@ export class Drilled {
 
   #count(record: CycleRecord, plan: CyclePlan, load: Load | undefined, zero: number, lines: readonly Line[]): void {
     if (load === undefined) return;
-    const patientUntil = (signalAt(lines, zero) ?? zero) + this.subject.patienceMs;
-    const lastSentAt = new Map<number, number>();
     for (const attempt of load.attempts) {
       const what = kindOf(attempt);
       if (what !== "other") record[what] += 1;
       if (attempt.code !== null) record.errors[attempt.code] = (record.errors[attempt.code] ?? 0) + 1;
-      if (what === "ambiguous") {
-        // Resets of idle connections that a client had in its hand are told apart from connections just made.
-        record.dropped += 1;
-        if (!attempt.reused) record.droppedFresh += 1;
-        const sentAt = attempt.sentAt ?? attempt.startedAt;
-        const stalledMs = stalledBetween(load.stalls, lastSentAt.get(attempt.client) ?? attempt.startedAt, sentAt);
-        if (sentAt > patientUntil || stalledMs > stalledMsMax) record.droppedLate += 1;
-        if (record.drops.length < 40) {
-          const { client, startedAt, connectedAt, sentAt, endedAt } = attempt;
-          const relative = [startedAt, connectedAt, sentAt, endedAt].map((at) =>
-            at === null ? null : Math.round((at - zero) * 10) / 10,
-          );
-          record.drops.push([client, ...relative]);
-        }
-      }
-      if (attempt.sentAt !== null) lastSentAt.set(attempt.client, attempt.sentAt);
       if (attempt.endedAt > zero - 150 && attempt.startedAt < zero + 600 && record.timeline.length < 1500) {
         record.timeline.push([
           attempt.client,
@@ -362,6 +336,16 @@ export class Drilled {
         ]);
       }
     }
+    const { patience } = this.subject;
+    const stop = patience === undefined ? undefined : stopTimes(lines, zero, patience);
+    const drops = dropsOf(load.attempts, stop, patience?.silentMs ?? 0);
+    record.dropped = drops.all.length;
+    record.droppedFresh = drops.fresh;
+    record.droppedLate = drops.late;
+    record.drops = drops.all.slice(0, dropsKept).map(({ client, startedAt, connectedAt, sentAt, endedAt }) => {
+      const relative = [startedAt, connectedAt, sentAt, endedAt];
+      return [client, ...relative.map((at) => (at === null ? null : Math.round((at - zero) * 10) / 10))];
+    });
     record.reads = load.reads;
     if (load.mixedReads > 0)
       record.violations.push({ invariant: "I6", detail: `${load.mixedReads} reads of a torn cell` });
@@ -373,18 +357,9 @@ export class Drilled {
         detail: `${load.unexpected.length} answers that no client should get, such as ${load.unexpected[0]}`,
       });
     }
-    const inTime = record.dropped - record.droppedLate;
-    if (!plan.mayDrop && inTime > droppedMax) {
-      record.violations.push({
-        invariant: "I9",
-        detail: `${inTime} requests on open connections were not answered, ${record.droppedFresh} of them on new ones`,
-      });
-    }
+    const wrong = wrongIn(drops);
+    if (!plan.mayDrop && wrong !== undefined) record.violations.push({ invariant: "I9", detail: wrong });
   }
-}
-
-function stalledBetween(stalls: readonly (readonly [number, number])[], from: number, to: number): number {
-  return stalls.reduce((sum, [start, end]) => sum + Math.max(0, Math.min(end, to) - Math.max(start, from)), 0);
 }
 
 function kindOf(attempt: Attempt): "acknowledged" | "refused" | "ambiguous" | "unreached" | "other" {
@@ -397,16 +372,6 @@ function kindOf(attempt: Attempt): "acknowledged" | "refused" | "ambiguous" | "u
 function withoutFailPoints(launch: Launch): Record<string, string> {
   const { HOLDFAST_FAILPOINTS: _, ...rest } = launch.env ?? {};
   return rest;
-}
-
-/** When the signal reached the service: an engine takes its time to send it. By the service's own lines. */
-function signalAt(lines: readonly Line[], markedAt: number): number | undefined {
-  const told = lines.findLast(({ json }) => json?.event === "term")?.json?.time;
-  const lag = lines.findLast(({ json }) => json?.event === "loop_lag")?.json?.ms;
-  if (typeof told !== "string" || typeof lag !== "number") return undefined;
-  const at = Date.parse(told) - lag;
-  // Of this stop and not of one before.
-  return at >= markedAt - 5 ? at : undefined;
 }
 
 /** Where the time from the signal to the end went, as far as the service's own lines tell. */

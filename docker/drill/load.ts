@@ -39,8 +39,6 @@ export interface Attempt extends WireAttempt {
 /** A container that is gone sends no reset: longer without an answer counts as none. */
 export const timeouts = { connectMs: 1000, answerMs: 3000 };
 const retryMs = 4;
-/** A loop that did not turn for so long was given no processor, or had too much to do. */
-const stallMs = 20;
 /** A persistent client's batch is answered by then, through a stop and a start. */
 const persistMsMax = 15_000;
 
@@ -73,8 +71,6 @@ export class Load {
   readonly attempts: Attempt[] = [];
   /** Answers that no client of a healthy service gets. */
   readonly unexpected: string[] = [];
-  /** When this process, and so each client, did not run: from, to. */
-  readonly stalls: [number, number][] = [];
   /** Batches that a persistent client gave up. */
   unanswered = 0;
   /** Reads that showed two batches at once. */
@@ -94,7 +90,7 @@ export class Load {
     const readers = Array.from({ length: options.plainPath === undefined ? (options.readers ?? 1) : 0 }, (_, at) =>
       this.#reader(at % Math.max(1, options.connections)),
     );
-    this.#clients = [...clients, ...readers, this.#watch()];
+    this.#clients = [...clients, ...readers];
   }
 
   get acknowledged(): number {
@@ -104,14 +100,6 @@ export class Load {
   async stop(): Promise<void> {
     this.#stopping = true;
     await Promise.all(this.#clients);
-  }
-
-  async #watch(): Promise<void> {
-    const time = (): number => performance.timeOrigin + performance.now();
-    for (let last = time(); !this.#stopping; last = time()) {
-      await sleep(stallMs / 4);
-      if (time() - last > stallMs) this.stalls.push([last, time()]);
-    }
   }
 
   #client(client: number): Promise<void> {

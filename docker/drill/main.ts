@@ -95,7 +95,7 @@ const subject = {
   stopMsMax: number("stop-ms"),
   slack: number("slack", false),
   plainPath: flags.url,
-  ...(isForeign ? { readyPath: flags.ready ?? flags.url!, patienceMs: Number.POSITIVE_INFINITY } : {}),
+  ...(isForeign ? { readyPath: flags.ready ?? flags.url!, patience: undefined } : {}),
 };
 const environment: Record<string, string> = { AUTH: "none", ...(flags.debug ? { HOLDFAST_NATIVE: "debug" } : {}) };
 const out = resolve(flags.out);

@@ -611,7 +611,7 @@ export const defaultSubject: Subject = {
   plainPath: undefined,
   readyMsMax: 5000,
   stopMsMax: 1000,
-  // The default of DRAIN_BODY_GRACE_MS.
-  patienceMs: 250,
+  // The defaults of DRAIN_LAME_DUCK_MS and DRAIN_BODY_GRACE_MS.
+  patience: { lameDuckMs: 100, bodyGraceMs: 250, silentMs: 100 },
   slack: 1,
 };
