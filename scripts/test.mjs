@@ -1,9 +1,10 @@
 // scripts/test.mjs - `npm test [-- PATTERN...]`: builds everything, runs the tests, ends with `N passed, N failed`.
 //
-// A pattern is part of a test file's path; nothing named: all of them. The tests load the debug addon, so assertions and
-// fail points are in. The whole TAP output is in build/test.tap; here come one line for each file, the comments of the
-// tests (seeds, counts, times) and what failed.
+// A pattern is part of a test file's path; nothing named: all of them. HOLDFAST_SEED=N repeats what was drawn. The tests
+// load the debug addon, so assertions and fail points are in. The whole TAP output is in build/test.tap; here come one line
+// for each file, the comments of the tests (seeds, counts, times) and what failed.
 import { spawn } from "node:child_process";
+import { randomInt } from "node:crypto";
 import { createWriteStream, existsSync, readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { build } from "./build.mjs";
@@ -28,6 +29,10 @@ const files = filesBelow("dist/test", (path) => path.endsWith(".test.js")).sort(
 const chosen = files.filter((path) => patterns.length === 0 || patterns.some((pattern) => path.includes(pattern)));
 const isParallel = (path) => parallelFolders.some((folder) => path.startsWith(folder));
 
+// One number for all of them repeats the whole run; test/seed.ts and test/native/check.h read it.
+const seed = process.env.HOLDFAST_SEED ?? String(randomInt(2 ** 31));
+say(`HOLDFAST_SEED=${seed}`);
+
 const totals = { pass: 0, fail: 0, skip: 0 };
 const record = createWriteStream(at("build/test.tap"));
 
@@ -47,7 +52,7 @@ async function runTap(paths, jobs) {
   if (paths.length === 0) return;
   const child = spawn(process.execPath, [tap, "--reporter=tap", `--jobs=${jobs}`, ...paths], {
     cwd: root,
-    env: { ...process.env, HOLDFAST_NATIVE: "debug" },
+    env: { ...process.env, HOLDFAST_NATIVE: "debug", HOLDFAST_SEED: seed },
     stdio: ["ignore", "pipe", "inherit"],
   });
   const exited = new Promise((resolve) => child.on("exit", (code) => resolve(code ?? 1)));

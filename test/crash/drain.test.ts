@@ -1,5 +1,7 @@
 // drain.test.ts - SIGTERM and SIGINT against the real service: what clients see, what survives, how long it takes.
 import t from "tap";
+import { Random } from "../../docker/drill/random.js";
+import { seedOf } from "../seed.js";
 import { ServiceProcess } from "../service-process.js";
 import { slowness } from "../slowness.js";
 import { Load, loadRegionBytes, valuesIn, verdict } from "./load.js";
@@ -34,6 +36,7 @@ function median(values: number[]): number {
 }
 
 t.test(`${stops} stops under ${clients} keep-alive clients`, { timeout: 180_000 }, async (t) => {
+  const random = new Random(seedOf(t));
   let service = await ServiceProcess.ready();
   for (const durability of durabilities) await createRegion(service, durability, durability);
   const bases = new Map(durabilities.map((durability) => [durability, new Array<number>(clients).fill(0)]));
@@ -44,7 +47,7 @@ t.test(`${stops} stops under ${clients} keep-alive clients`, { timeout: 180_000 
   for (let stop = 0; stop < stops; stop++) {
     const region = durabilities[stop % durabilities.length] as string;
     const load = new Load(service.port, region, bases.get(region) as number[]);
-    await new Promise((resolve) => setTimeout(resolve, 300 + Math.random() * 100));
+    await new Promise((resolve) => setTimeout(resolve, random.between(300, 400)));
     const end = await service.stop();
     times.push(end.ms);
     t.equal(end.code, 0, `stop ${stop} ends with 0`);

@@ -4,6 +4,7 @@
 import { parseArgs } from "node:util";
 import t from "tap";
 import { Random } from "../../docker/drill/random.js";
+import { seedOf } from "../seed.js";
 import { ServiceProcess } from "../service-process.js";
 import { checkStore } from "./rig.js";
 import { mixCount, Witnesses } from "./witnesses.js";
@@ -13,7 +14,6 @@ const { values } = parseArgs({
   strict: false,
 });
 const kills = Number(values.kills ?? 200);
-const seed = Number(values.seed ?? Date.now() % 1_000_000_007);
 // A small journal: its ring wraps and is checkpointed under the kills.
 const flags = [
   "--journal-bytes=512KiB",
@@ -175,7 +175,7 @@ if (values.help) {
   const timeout = 60_000 + kills * 10_000;
   t.setTimeout(timeout);
   t.test("kills under load", { timeout }, async (t) => {
-    t.comment(`seed ${seed}`);
+    const seed = Number(values.seed ?? seedOf(t));
     const startedAt = performance.now();
     // Two stores side by side: a start waits as much as it works.
     const arenas = [new Arena(seed), new Arena(seed + 1)];

@@ -6,7 +6,8 @@
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import t from "tap";
+import t, { type Test } from "tap";
+import { seedOf } from "../seed.js";
 
 const root = join(import.meta.dirname, "../../..");
 
@@ -180,12 +181,13 @@ const programs = join(root, "build/test-native/debug");
 const rigRounds = 6;
 
 /** What the finder says against the mutant; undefined when it has found nothing wrong. */
-async function verdict(name: string, by: Finder): Promise<string | undefined> {
+async function verdict(t: Test, name: string, by: Finder): Promise<string | undefined> {
   if ("rig" in by) {
     const mode = by.rig === "single_step" ? "--mutants" : "--controls";
+    const seed = seedOf(t);
     // A rig draws what it kills, and a short run may never draw what this mistake needs.
     for (let round = 0; round < rigRounds; round++) {
-      const { lines } = await run(join(programs, by.rig), [mode, `--only=${name}`], {});
+      const { lines } = await run(join(programs, by.rig), [mode, `--only=${name}`, `--seed=${seed + round}`], {});
       const caught = lines.find((line) => line.startsWith(`caught ${name}`));
       if (caught !== undefined) return caught;
     }
@@ -216,7 +218,7 @@ t.test("every mutant of the code is in the table, and none else", async (t) => {
 t.setTimeout(1_200_000);
 for (const [name, { bug, by }] of Object.entries(mutants)) {
   t.test(`${name}: ${bug}`, { timeout: 400_000 }, async (t) => {
-    const found = await verdict(name, by);
+    const found = await verdict(t, name, by);
     t.ok(found, "is found");
     t.comment(`${name}: ${found?.trim() ?? "survived"}`);
   });

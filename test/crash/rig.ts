@@ -3,6 +3,7 @@ import { execFile, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { Test } from "tap";
+import { seedOf } from "../seed.js";
 
 const root = new URL("../../../", import.meta.url);
 /** By the rigs' convention: something that they need is missing, and a line that starts with SKIP says what. */
@@ -16,7 +17,7 @@ export async function runRig(
   ...args: string[]
 ): Promise<string[]> {
   const path = fileURLToPath(new URL(`build/test-native/${variant}/${program}`, root));
-  const child = spawn(path, args, { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(path, [`--seed=${seedOf(t)}`, ...args], { cwd: root, stdio: ["ignore", "pipe", "pipe"] });
   // A test that is given up on takes its rig along, and the rig its victims.
   t.teardown(() => child.kill("SIGKILL"));
   let stderr = "";

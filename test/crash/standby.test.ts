@@ -2,6 +2,7 @@
 import t from "tap";
 import { Random } from "../../docker/drill/random.js";
 import { RawClient } from "../raw-client.js";
+import { seedOf } from "../seed.js";
 import { freshDir, ServiceProcess } from "../service-process.js";
 import { checkStore } from "./rig.js";
 import { mixCount, Witnesses } from "./witnesses.js";
@@ -27,9 +28,7 @@ async function standbyOn(dir: string): Promise<ServiceProcess> {
 
 t.setTimeout(300_000);
 t.test("a standby takes over", { timeout: 300_000 }, async (t) => {
-  const seed = Date.now() % 1_000_000_007;
-  t.comment(`seed ${seed}`);
-  const random = new Random(seed);
+  const random = new Random(seedOf(t));
   const dir = freshDir();
   const witnesses = new Witnesses();
   let writer = await ServiceProcess.ready({ dir });

@@ -7,6 +7,7 @@ import fc from "fast-check";
 import type { Test } from "tap";
 import { type Body, binary, integer, message, multipart, type Part } from "../byteranges.js";
 import { type Fixture, storeTest } from "../fixture.js";
+import { seedOf } from "../seed.js";
 
 const path = "/v1/regions/demo/content";
 
@@ -646,8 +647,7 @@ const anything = fc
 async function neverBreaks(t: Test, f: Fixture, headers: Record<string, string>): Promise<void> {
   await f.region("demo", 16, { durability: "fast" });
   const seen: Record<string, number> = {};
-  const seed = Number(process.hrtime.bigint() % 1_000_000_007n);
-  t.comment(`seed ${seed}`);
+  const seed = seedOf(t);
   let before = await bytesOf(f);
   await fc.assert(
     fc.asyncProperty(fc.constantFrom(...types), anything, async (type, body) => {

@@ -5,6 +5,7 @@ import { framed } from "../../service/batch-stream.js";
 import { BatchEncoder } from "../../service/store/batch-encoder.js";
 import type { Document, Media, Operation, Schema } from "../contract.js";
 import { type Fixture, storeTest } from "../fixture.js";
+import { seedOf } from "../seed.js";
 
 type Json = null | boolean | number | string | Json[] | { [member: string]: Json };
 interface Input {
@@ -236,8 +237,7 @@ storeTest(
   async (t, f) => {
     const document = (await f.get("/openapi.json")).json as Document;
     const values = new Values(document.components.schemas);
-    const seed = Number(process.hrtime.bigint() % 1_000_000_007n);
-    t.comment(`seed ${seed}`);
+    const seed = seedOf(t);
     let tried = 0;
     let succeeded = 0;
     for (const [path, operations] of Object.entries(document.paths)) {

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { batch as batchArbitrary, regionBytes } from "../arbitraries.js";
 import { type Answer, type Fixture, storeTest } from "../fixture.js";
 import { type Batch, type Expected, RegionModel } from "../model.js";
+import { seedOf } from "../seed.js";
 
 const runs = 60;
 const batchesPerRun = 12;
@@ -44,8 +45,7 @@ for (const durability of ["fast", "ordered", "durable"]) {
   storeTest(`batches do what the model does (${durability})`, async (t, f) => {
     const counts: Record<number, number> = {};
     let number = 0;
-    const seed = Number(process.hrtime.bigint() % 1_000_000_007n);
-    t.comment(`seed ${seed}`);
+    const seed = seedOf(t);
     await fc.assert(
       fc.asyncProperty(fc.array(batchArbitrary, { minLength: 1, maxLength: batchesPerRun }), async (batches) => {
         const name = `r${++number}`;

@@ -1094,8 +1094,7 @@ struct Model {
 
 void test_model() {
   check::test("model: random batches over three regions leave and answer what one op after the other would", [] {
-    const uint64_t seed = std::random_device()();
-    printf("# seed %llu\n", static_cast<unsigned long long>(seed));
+    const uint32_t seed = check::seed();
     std::mt19937_64 random(seed);
     MemorySource source(3);
     source[1].resize(4096 * 3 + 77);

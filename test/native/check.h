@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include <cstdint>
+#include <random>
 #include <string>
 #include <type_traits>
 
@@ -35,6 +36,14 @@ inline bool fail(const char* file, int line, const std::string& what) {
     fprintf(stdout, "# %s:%d: %s%s%s\n", file, line, what.c_str(), context.empty() ? "" : " in ", context.c_str());
   }
   return false;
+}
+
+// What a randomized test draws its choices from: HOLDFAST_SEED, which repeats a run, or a number of this run's own.
+inline uint32_t seed() {
+  const char* given = getenv("HOLDFAST_SEED");
+  const uint32_t seed = given != nullptr ? static_cast<uint32_t>(strtoul(given, nullptr, 10)) : std::random_device()();
+  printf("# seed %u (HOLDFAST_SEED=%u repeats it)\n", seed, seed);
+  return seed;
 }
 
 template <typename Body>

@@ -350,9 +350,7 @@ class Checker {
     const std::string& path = region.path;
     auto generation = generations_.find(region.meta.incarnation);
     // Between the rename that removes or creates a region and its record's neighbours only a kill can have fallen.
-    if (!demand(generation != generations_.end() || killed(),
-                path + " is in no checkpoint and in no record"))
-      return;
+    if (!demand(generation != generations_.end() || killed(), path + " is in no checkpoint and in no record")) return;
     File data;
     FileFacts facts;
     if (region.meta.flags & kMetaAdopted) {

@@ -159,10 +159,7 @@ Tally until_caught(std::mt19937& random) {
 }  // namespace
 
 int main() {
-  const char* wanted = getenv("SEED");
-  const auto seed = wanted != nullptr ? static_cast<uint32_t>(strtoul(wanted, nullptr, 10)) : std::random_device{}();
-  printf("# SEED=%u\n", seed);
-  std::mt19937 random(seed);
+  std::mt19937 random(check::seed());
 
   check::test("600 stops with three threads in sections: none torn, none hangs", [&] {
     Tally tally;

@@ -5,6 +5,7 @@ import fc from "fast-check";
 import t from "tap";
 import { BatchStream, FrameSplitter, framed, LineSplitter, type Splitter } from "../../service/batch-stream.js";
 import { BatchEncoder } from "../../service/store/batch-encoder.js";
+import { seedOf } from "../seed.js";
 
 /** Everything that a splitter makes of a body that comes in pieces. */
 function unitsOf<Unit>(splitter: Splitter<Unit>, body: Buffer, cuts: readonly number[]): Unit[] {
@@ -29,7 +30,7 @@ function unitsOf<Unit>(splitter: Splitter<Unit>, body: Buffer, cuts: readonly nu
 
 const cuts = fc.array(fc.nat(), { maxLength: 20 });
 
-t.test("lines are the same in whatever pieces they come", async () => {
+t.test("lines are the same in whatever pieces they come", async (t) => {
   const line = fc.string({ unit: "grapheme", minLength: 1, maxLength: 30 }).map((text) => text.replace(/[\r\n]/g, "_"));
   fc.assert(
     fc.property(fc.array(line), cuts, fc.constantFrom("\n", "\r\n", "\n\n"), fc.boolean(), (lines, at, end, last) => {
@@ -39,26 +40,29 @@ t.test("lines are the same in whatever pieces they come", async () => {
       if (end === "\r\n" && !last && wanted.length > 0) wanted.push(wanted.pop()!.slice(0, -1));
       return JSON.stringify(units) === JSON.stringify(wanted);
     }),
+    { seed: seedOf(t) },
   );
 });
 
-t.test("a line that is too long is told with its length, and the next is taken", async () => {
+t.test("a line that is too long is told with its length, and the next is taken", async (t) => {
   fc.assert(
     fc.property(cuts, (at) => {
       const body = Buffer.from(`short\n${"x".repeat(51)}\n${"y".repeat(50)}\n${"z".repeat(200)}`);
       const units = unitsOf(new LineSplitter(50), body, at);
       return JSON.stringify(units) === JSON.stringify(["short", { actual: 51 }, "y".repeat(50), { actual: 200 }]);
     }),
+    { seed: seedOf(t) },
   );
 });
 
-t.test("frames are the same in whatever pieces they come", async () => {
+t.test("frames are the same in whatever pieces they come", async (t) => {
   const frame = fc.uint8Array({ minLength: 8, maxLength: 100 }).map((bytes) => Buffer.from(bytes));
   fc.assert(
     fc.property(fc.array(frame), cuts, (frames, at) => {
       const units = unitsOf(new FrameSplitter(8, 100), Buffer.concat(frames.map(framed)), at);
       return units.length === frames.length && frames.every((bytes, i) => bytes.equals(units[i] as Buffer));
     }),
+    { seed: seedOf(t) },
   );
 });
 

@@ -4,6 +4,7 @@ import t from "tap";
 import { type PatchEvent, PatchReader, patchTypeOf, patchTypes } from "../../service/byteranges.js";
 import { Problem } from "../../service/errors.js";
 import { type Body, binary, message, multipart, type Part } from "../byteranges.js";
+import { seedOf } from "../seed.js";
 
 /** Events as a list in which the bytes of a part are one. A Problem ends it. */
 function read({ type, body }: Body, cuts: readonly number[]): unknown[] {
@@ -49,10 +50,9 @@ const part: fc.Arbitrary<Part> = fc
     bytes: Buffer.from(bytes),
   }));
 const cuts = fc.array(fc.nat(2000), { maxLength: 12 });
-const seed = Number(process.hrtime.bigint() % 1_000_000_007n);
 
 t.test("what was written is read, however it is cut", async (t) => {
-  t.comment(`seed ${seed}`);
+  const seed = seedOf(t);
   const property = fc.property(
     fc.array(part, { minLength: 1, maxLength: 4 }),
     cuts,
@@ -87,7 +87,7 @@ t.test("what was written is read, however it is cut", async (t) => {
 });
 
 t.test("any bytes are events or a problem, and the same in one piece as in many", async (t) => {
-  t.comment(`seed ${seed}`);
+  const seed = seedOf(t);
   const word = fc.constantFrom(
     "\r\n",
     "\r\n--b",

@@ -6,6 +6,7 @@ import t from "tap";
 import { EventStreams } from "../../service/event-stream.js";
 import { ChangeFeed } from "../../service/store/change-feed.js";
 import { changeRangesMax, merge } from "../../service/store/changed-ranges.js";
+import { seedOf } from "../seed.js";
 
 const now = (generation: number, incarnation = 1) => ({ incarnation, generation });
 const regions = (of: ReturnType<typeof now> | undefined) => ({ info: () => of });
@@ -38,7 +39,7 @@ t.test("a change is told when all before it are known", async (t) => {
   t.same(told(feed, 1, 3), [2, 3], "noted again, it is no other change");
 });
 
-t.test("any order of answers within a history's length is told in order", async () => {
+t.test("any order of answers within a history's length is told in order", async (t) => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 200 }), fc.integer({ min: 1, max: 20 }), fc.nat(), (count, apart, seed) => {
       const feed = new ChangeFeed(300);
@@ -51,6 +52,7 @@ t.test("any order of answers within a history's length is told in order", async 
       const items = told(feed, 0, count);
       return items.length === count && items.every((generation, i) => generation === i + 1);
     }),
+    { seed: seedOf(t) },
   );
 });
 
@@ -164,7 +166,7 @@ t.test("a reader that takes nothing any more is let go", async (t) => {
 
 const ranges = fc.array(fc.tuple(fc.nat(2000), fc.integer({ min: 1, max: 40 })), { minLength: 2, maxLength: 100 });
 
-t.test("merged ranges are sorted, apart, and cover what was written, exactly where they may", async () => {
+t.test("merged ranges are sorted, apart, and cover what was written, exactly where they may", async (t) => {
   fc.assert(
     fc.property(ranges, (written) => {
       const merged = { count: 2 * written.length, pairs: [...written.flat(), 7, 7] };
@@ -184,5 +186,6 @@ t.test("merged ranges are sorted, apart, and cover what was written, exactly whe
       if (runs <= changeRangesMax && covered.size !== bytes.size) return false;
       return [...bytes].every((byte) => covered.has(byte));
     }),
+    { seed: seedOf(t) },
   );
 });

@@ -7,7 +7,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import t from "tap";
+import { Random } from "../../docker/drill/random.js";
 import { criticalEnd, exitCodes, exitOnSignal, MappedWords, WordError } from "../../native/index.js";
+import { seedOf } from "../seed.js";
 
 const dir = mkdtempSync(join(tmpdir(), "holdfast-"));
 let files = 0;
@@ -118,8 +120,9 @@ t.test("inside of a section it ends at the section's end", async (t) => {
 });
 
 t.test("20 signals at any moment, two threads in sections: never half", async (t) => {
+  const random = new Random(seedOf(t));
   for (let i = 0; i < 20; i++) {
-    const { code, words } = await run("threads", "default", Math.random() * 30);
+    const { code, words } = await run("threads", "default", random.between(0, 30));
     t.equal(code, 126);
     t.ok(words[0] === words[1] && words[2] === words[3], `${words}`);
   }

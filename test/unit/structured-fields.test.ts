@@ -2,6 +2,7 @@
 import fc from "fast-check";
 import t from "tap";
 import { parseDictionary, parseItem } from "../../service/structured-fields.js";
+import { seedOf } from "../seed.js";
 
 t.test("items", async (t) => {
   const items: [string, unknown][] = [
@@ -62,6 +63,7 @@ t.test("any text parses or does not", async (t) => {
       parseItem(text);
       parseDictionary(text);
     }),
+    { seed: seedOf(t) },
   );
   t.pass("nothing was thrown");
 });
