@@ -14,6 +14,7 @@ import { gateOf } from "./gate.js";
 import type { LifecycleView } from "./lifecycle-view.js";
 import { Log } from "./log.js";
 import { Metrics } from "./metrics.js";
+import { ReadBuffers } from "./read-buffers.js";
 import { batchRoutes } from "./routes/batches.js";
 import { byteRangePatchRoutes } from "./routes/byterange-patch.js";
 import { cellRoutes } from "./routes/cells.js";
@@ -45,6 +46,8 @@ const batchWordsBytes = 1 << 20;
 
 /** Node pools buffers shorter than half of this; the usual answer to a range then needs no allocation of its own. */
 const poolBytes = 256 << 10;
+/** Sixteen readers of a megabyte, or four of the most that is read at once. */
+const idleReadBytesMax = 32 << 20;
 
 /** `documented`: with the plugins that make the document and its pages, for who asks for those. */
 export async function buildApp(parts: AppParts, { documented = false } = {}): Promise<FastifyInstance> {
@@ -115,6 +118,7 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
     batches: new Batches({ opsMax: config.batchOpsMax, guardsMax: config.batchGuardsMax }, feed),
     changes: new RegionChanges(feed),
     feed,
+    readBuffers: new ReadBuffers(idleReadBytesMax),
     metrics,
   };
   regionRoutes(app, context);

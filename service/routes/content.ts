@@ -79,7 +79,7 @@ const readContentProblems = [
 ] as const;
 
 export function contentRoutes(app: FastifyInstance, context: RouteContext): void {
-  const { limits } = context;
+  const { limits, readBuffers } = context;
   const url = "/v1/regions/:region/content";
 
   app.route<ContentRoute>({
@@ -147,7 +147,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       // The common case takes one call into the core. It can't know the region's size: a range that has to be cut comes
       // back as out of bounds and is taken the long way.
       try {
-        const read = store.read(name, span.offset, span.length);
+        const read = readBuffers.read(store, name, span.offset, span.length, reply.raw);
         if (read instanceof Promise) {
           const since = performance.now();
           return read.then(
@@ -274,7 +274,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
         return answerChunked(request, reply, store, name, spans, specs !== undefined, known);
       }
       const whole = wanted.repr !== undefined && known.size <= limits.readBytesMax;
-      const read = await readSpans(store, name, whole ? [{ offset: 0, length: known.size }] : spans);
+      const read = await readSpans(reply, store, name, whole ? [{ offset: 0, length: known.size }] : spans);
       // Older than what was looked at: a batch that is not durable yet left these bytes alone.
       const changed =
         read.generation > known.generation ||
@@ -301,9 +301,10 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     }
   }
 
-  async function readSpans(store: Store, name: string, spans: readonly Span[]) {
+  async function readSpans(reply: FastifyReply, store: Store, name: string, spans: readonly Span[]) {
     if (spans.length === 1) {
-      const read = await store.read(name, spans[0]!.offset, spans[0]!.length);
+      const [{ offset, length }] = spans as [Span];
+      const read = await readBuffers.read(store, name, offset, length, reply.raw);
       return { ...read, parts: [read.bytes] };
     }
     // One batch of reads, so that all parts are of one generation.

@@ -5,6 +5,7 @@ import { Problem } from "../errors.js";
 import { etagsOf, expectedGeneration, idempotencyKeyText, pathOf, writeConditions } from "../headers.js";
 import type { LifecycleView } from "../lifecycle-view.js";
 import type { Metrics } from "../metrics.js";
+import type { ReadBuffers } from "../read-buffers.js";
 import type { BatchConditions, IdempotencyKey } from "../store/batch-encoder.js";
 import type { Batches } from "../store/batches.js";
 import type { ChangeFeed, Changes } from "../store/change-feed.js";
@@ -47,6 +48,7 @@ export interface RouteContext {
   readonly batches: Batches;
   readonly changes: RegionChanges;
   readonly feed: ChangeFeed;
+  readonly readBuffers: ReadBuffers;
   readonly metrics: Metrics;
 }
 

@@ -178,6 +178,40 @@ storeTest("a long read is chunked and says so", async (t, f) => {
   t.ok(parts.bytes.includes(bytes.subarray(2_000_000)));
 });
 
+storeTest(
+  "long reads at the same time, slow ones and some that are given up, get their own bytes each",
+  async (t, f) => {
+    // More than the kernel takes at once for a reader who lets it lie.
+    const length = 8 << 20;
+    const parts = [1, 2, 3].map((value) => Buffer.alloc(length, value));
+    t.equal((await upload(f, Buffer.concat(parts))).status, 201);
+    await f.app.listen({ host: "127.0.0.1", port: 0 });
+    const { port } = f.app.server.address() as AddressInfo;
+    const read = (index: number, givesUp: boolean) =>
+      new Promise<boolean>((resolve, reject) => {
+        const headers = { range: `bytes=${index * length}-${(index + 1) * length - 1}` };
+        const asked = request({ port, path, headers }, (answer) => {
+          if (givesUp) {
+            answer.destroy();
+            resolve(true);
+            return;
+          }
+          const got: Buffer[] = [];
+          setTimeout(() => answer.on("data", (some) => got.push(some)), 20);
+          answer.on("end", () => resolve(Buffer.concat(got).equals(parts[index]!)));
+          answer.on("error", reject);
+        });
+        asked.on("error", (error) => (givesUp ? resolve(true) : reject(error)));
+        asked.end();
+      });
+    for (let round = 0; round < 4; round++) {
+      const reads = Array.from({ length: 8 }, (_, at) => read(at % 3, at % 4 === 3));
+      t.ok((await Promise.all(reads)).every(Boolean), `round ${round}`);
+    }
+  },
+  "--read-bytes-max=8MiB",
+);
+
 storeTest("a whole replacement is as long as what it replaces", async (t, f) => {
   await f.region("demo", 100);
   const bytes = pattern(100);
