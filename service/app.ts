@@ -31,6 +31,7 @@ import { Batches } from "./store/batches.js";
 import { ChangeFeed } from "./store/change-feed.js";
 import { RegionChanges } from "./store/regions.js";
 import type { Store } from "./store/store.js";
+import type { Tracing } from "./tracing.js";
 import { addConsole } from "./ui.js";
 import { lazyValidators } from "./validation.js";
 
@@ -39,6 +40,8 @@ export interface AppParts {
   /** Undefined until the store is open. */
   store: () => Store | undefined;
   lifecycle: LifecycleView;
+  /** Set: requests and their commits are traced. */
+  tracing?: Tracing | undefined;
 }
 
 /** Around the data of a batch, which is twice as long in hex: names, offsets and punctuation of its operations or parts. */
@@ -51,7 +54,7 @@ const idleReadBytesMax = 32 << 20;
 
 /** `documented`: with the plugins that make the document and its pages, for who asks for those. */
 export async function buildApp(parts: AppParts, { documented = false } = {}): Promise<FastifyInstance> {
-  const { config, store, lifecycle } = parts;
+  const { config, store, lifecycle, tracing } = parts;
   const log = new Log(config.logLevel);
   Buffer.poolSize = poolBytes;
   const requestIds = requestIdsOf(randomBytes(4).toString("hex"));
@@ -93,7 +96,9 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
       pages: /^\/(?:docs|ui)(?:\/|$)/.test(route.url),
       tokens,
       lifecycle,
-      rateLimit: route.config?.uncounted === true ? undefined : rateLimit,
+      rateLimit: route.config?.probe === true ? undefined : rateLimit,
+      tracing: route.config?.probe === true ? undefined : tracing,
+      route: route.url,
       meter: metrics.meter([route.method].flat().join(","), route.url),
       log: config.logRequests ? log : undefined,
     });
@@ -104,6 +109,7 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
   for (const component of components) app.addSchema(component);
 
   const feed = new ChangeFeed(config.changesKeptMax);
+  const batches = new Batches({ opsMax: config.batchOpsMax, guardsMax: config.batchGuardsMax }, feed);
   const context: RouteContext = {
     limits: config,
     batchBodyBytesMax: 2 * config.batchBytesMax + batchWordsBytes,
@@ -115,7 +121,8 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
     },
     storeIfOpen: store,
     lifecycle,
-    batches: new Batches({ opsMax: config.batchOpsMax, guardsMax: config.batchGuardsMax }, feed),
+    batches,
+    batchesOf: tracing === undefined ? () => batches : (request) => tracing.batchesOf(batches, request),
     changes: new RegionChanges(feed),
     feed,
     readBuffers: new ReadBuffers(idleReadBytesMax),
@@ -133,7 +140,10 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
   serviceRoutes(app, context);
   addConsole(app);
   if (openapi !== undefined) await openapi.addDocs(app);
-  else addDocumentation(app, () => buildApp({ ...parts, lifecycle: uncounted(lifecycle) }, { documented: true }));
+  else
+    addDocumentation(app, () =>
+      buildApp({ ...parts, tracing: undefined, lifecycle: uncounted(lifecycle) }, { documented: true }),
+    );
   return app;
 }
 

@@ -215,9 +215,18 @@ export interface Mapping {
   path: string;
 }
 
+/** Traces for OpenTelemetry; what else there is to set about them its SDK reads from the environment itself. */
+export interface TracingConfig {
+  protocol: (typeof tracingProtocols)[number];
+}
+
+const tracingProtocols = ["http/protobuf", "http/json"] as const;
+
 export type Config = { readonly [K in keyof typeof settings]: Value<(typeof settings)[K]> } & {
   /** The token was made for this run because HOST is not a loopback address: main shows it once. */
   readonly authTokenGenerated: boolean;
+  /** Undefined: none of the variables of OpenTelemetry asks for traces. */
+  readonly tracing: TracingConfig | undefined;
   /** --help or --version: print this and exit 0. Nothing else of the Config was checked. */
   readonly print: string | undefined;
 };
@@ -248,6 +257,7 @@ export function loadConfig(argv: readonly string[], env: Readonly<Record<string,
   }
   const config = values as unknown as { -readonly [K in keyof Config]: Config[K] };
   if (config.print !== undefined) return config;
+  config.tracing = tracingOf(env);
   config.dataDir = resolve(config.dataDir);
   checkTogether(config);
   if (config.rateLimitBurst === 0) config.rateLimitBurst = config.rateLimit;
@@ -411,6 +421,34 @@ function checkTogether(config: Config): void {
   if (twice !== undefined) throw new ConfigError(`MAP: ${twice} is given twice`);
 }
 
+/**
+ * Traces are asked for by an endpoint or by the name of the exporter. The standard's own default, a collector on this machine
+ * that nobody named, would load all of it for everybody.
+ */
+function tracingOf(given: Readonly<Record<string, string | undefined>>): TracingConfig | undefined {
+  const first = (...names: string[]) =>
+    names.map((env) => ({ env, value: given[env] ?? "" })).find(({ value }) => value !== "");
+  const exporter = first("OTEL_TRACES_EXPORTER");
+  const endpoint = first("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT");
+  if (given.OTEL_SDK_DISABLED?.toLowerCase() === "true" || exporter?.value === "none") return undefined;
+  if (exporter === undefined && endpoint === undefined) return undefined;
+  if (exporter !== undefined && exporter.value !== "otlp") {
+    throw new ConfigError(`${exporter.env}: must be otlp or none, not ${JSON.stringify(exporter.value)}`);
+  }
+  if (
+    endpoint !== undefined &&
+    !/^https?:$/.test(URL.canParse(endpoint.value) ? new URL(endpoint.value).protocol : "")
+  ) {
+    throw new ConfigError(`${endpoint.env}: must be an http or https URL, not ${JSON.stringify(endpoint.value)}`);
+  }
+  const asked = first("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL");
+  const protocol = tracingProtocols.find((known) => known === (asked?.value ?? tracingProtocols[0]));
+  if (protocol !== undefined) return { protocol };
+  throw new ConfigError(
+    `${asked?.env}: must be one of ${tracingProtocols.join(", ")}, not ${JSON.stringify(asked?.value)}`,
+  );
+}
+
 /** Nobody but this machine can connect. */
 function isPrivateAddress(config: Config): boolean {
   return (
@@ -444,6 +482,10 @@ function helpText(): string {
     const fallback = row.default === undefined || Array.isArray(row.default) ? "none" : `${String(row.default)}${unit}`;
     lines.push(`  ${names}`, `      ${row.about} (default ${fallback}${range})`);
   }
+  lines.push(
+    "  OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_TRACES_EXPORTER, OTEL_SERVICE_NAME, OTEL_SDK_DISABLED, OTEL_...",
+    "      the environment variables of OpenTelemetry: with an endpoint, or otlp as the exporter, traces are sent by OTLP/HTTP",
+  );
   lines.push("  --help", "      this text", "  --version", "      name and version");
   return lines.join("\n");
 }

@@ -8,14 +8,15 @@ import type { LifecycleView } from "./lifecycle-view.js";
 import type { Log } from "./log.js";
 import { clock, type Meter } from "./metrics.js";
 import type { RateLimit } from "./rate-limit.js";
+import type { Tracing } from "./tracing.js";
 
 declare module "fastify" {
   interface FastifyContextConfig {
     access?: Access;
     /** Served in every state of the process, as operations and documentation are. */
     always?: boolean;
-    /** Not counted by a rate limit: orchestrators and scrapers are let in whatever else their address sends. */
-    uncounted?: boolean;
+    /** Asked by orchestrators and scrapers again and again: not counted by a rate limit, and in no trace. */
+    probe?: boolean;
     /** Media types of its body; JSON if left out. */
     takes?: readonly string[];
     /** What the document says of its body in place of the schema's. */
@@ -33,11 +34,26 @@ export interface GateOptions {
   meter: Meter;
   /** Set: requests are counted, also those without a token. */
   rateLimit: RateLimit | undefined;
+  /** Set: a span for every request. */
+  tracing: Tracing | undefined;
+  /** Of the path, as the router has it. */
+  route: string;
   /** Set: a line for every request. */
   log: Log | undefined;
 }
 
-export function gateOf({ access, always, pages, tokens, lifecycle, meter, rateLimit, log }: GateOptions) {
+export function gateOf({
+  access,
+  always,
+  pages,
+  tokens,
+  lifecycle,
+  meter,
+  rateLimit,
+  tracing,
+  route,
+  log,
+}: GateOptions) {
   const mutating = access === "write";
   // What answers a POST is kept by nobody anyway.
   const headers = { ...securityHeaders, ...(!mutating && notKept), ...(pages && pageHeaders) };
@@ -46,6 +62,7 @@ export function gateOf({ access, always, pages, tokens, lifecycle, meter, rateLi
     reply.headers(headers);
     reply.header("request-id", request.id);
     const started = clock.now();
+    const span = tracing?.begin(request, route);
     const refusal = tokens.check(request.headers.authorization, access);
     const closed = refusal === undefined ? lifecycle.admit(mutating) : undefined;
     const admitted = refusal === undefined && closed === undefined;
@@ -54,6 +71,7 @@ export function gateOf({ access, always, pages, tokens, lifecycle, meter, rateLi
       const ms = clock.now() - started;
       meter.observe(reply.raw.statusCode, ms / 1000);
       if (admitted) lifecycle.finished();
+      span?.end(reply.raw.statusCode, reply.raw.writableFinished);
       log?.request({
         requestId: request.id,
         method: request.method,

@@ -26,6 +26,11 @@ process.on("uncaughtException", (error) => fail(error));
 /** Longer without an answer from JavaScript is worth a line in the log. */
 const blockedMs = 250;
 
+/** A collector that takes longer at the end does not get the last spans: an exit waits for nobody who may be dead. */
+const flushMsMax = 200;
+/** Left of the drain's time for what follows. */
+const closingMs = 50;
+
 function say(sentence: string): void {
   process.stderr.write(`holdfast: ${sentence}\n`);
 }
@@ -79,13 +84,17 @@ opening.catch((error: unknown) => {
   signals.exit(error.mendable ? exitCodes.configuration : exitCodes.uncaught);
 });
 
+const tracing = config.tracing && (await (await import("./tracing.js")).startTracing(config.tracing, log));
 const { buildApp } = await import("./app.js");
 let store: Awaited<typeof opening>["store"] | undefined;
-const app = await buildApp({ config, store: () => store, lifecycle });
+const app = await buildApp({ config, store: () => store, lifecycle, tracing });
 lifecycle.watch(app.server);
+lifecycle.stopSignal.addEventListener("abort", () => void tracing?.flush(flushMsMax));
 lifecycle.beforeExit(async () => {
+  const spans = tracing?.flush(Math.min(flushMsMax, config.drainSoftMs - signals.view().elapsedMs - closingMs));
   await app.close();
   await store?.close();
+  await spans;
 });
 await app.ready();
 

@@ -70,7 +70,8 @@ export function streamBatches(
 }
 
 function lines(context: RouteContext, request: FastifyRequest, region: string | undefined) {
-  const { batches, batchBodyBytesMax } = context;
+  const { batchBodyBytesMax } = context;
+  const batches = context.batchesOf(request);
   const store = context.store();
   const textOf = region === undefined ? textOfMany : textOfOne;
   const lineOf = (outcome: BatchOutcome) => `${textOf(outcome, outcome.replayed ? ',"replayed":true' : "")}\n`;
@@ -88,7 +89,7 @@ function lines(context: RouteContext, request: FastifyRequest, region: string | 
         return lineOfProblem(error);
       }
     },
-    waiting: () => ({ canBeOvertaken: store.canBeOvertaken, bytes: batches.waitingBytes }),
+    waiting: () => ({ canBeOvertaken: store.canBeOvertaken, bytes: context.batches.waitingBytes }),
     join: (answers) => answers.join(""),
     stopSignal: context.lifecycle.stopSignal,
     farewell: () =>
@@ -97,7 +98,8 @@ function lines(context: RouteContext, request: FastifyRequest, region: string | 
 }
 
 function frames(context: RouteContext, request: FastifyRequest, region: string | undefined) {
-  const { batches, batchBodyBytesMax } = context;
+  const { batchBodyBytesMax } = context;
+  const batches = context.batchesOf(request);
   const store = context.store();
   refuseKey(request.headers, "a frame has its own");
   return new BatchStream<Buffer | NoFrame, Buffer>({
@@ -108,7 +110,7 @@ function frames(context: RouteContext, request: FastifyRequest, region: string |
       const answer = batches.runFrame(store, frame, region);
       return answer instanceof Promise ? answer.then(framed) : framed(answer);
     },
-    waiting: () => ({ canBeOvertaken: store.canBeOvertaken, bytes: batches.waitingBytes }),
+    waiting: () => ({ canBeOvertaken: store.canBeOvertaken, bytes: context.batches.waitingBytes }),
     join: (answers) => Buffer.concat(answers),
     stopSignal: context.lifecycle.stopSignal,
     farewell: () => framed(refuseFrame("draining")),

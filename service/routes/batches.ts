@@ -76,7 +76,7 @@ export function batchRoutes(app: FastifyInstance, context: RouteContext): void {
 }
 
 function addRoutes(app: FastifyInstance, context: RouteContext): void {
-  const { batches, batchBodyBytesMax } = context;
+  const { batchBodyBytesMax } = context;
   // Bodies are checked by the encoder in the pass that encodes them; the schema is for the document. One without `content`,
   // so that Fastify sees at once that there is nothing to do.
   const validatorCompiler = () => unchecked;
@@ -114,7 +114,7 @@ function addRoutes(app: FastifyInstance, context: RouteContext): void {
       if (request.body instanceof Readable) return streamBatches(context, request, reply, region);
       const conditions = writeConditions(request.headers);
       const key = keyOf(request, () => [JSON.stringify(request.body)]);
-      const outcome = batches.run(context.store(), request.body, region, conditions, key);
+      const outcome = context.batchesOf(request).run(context.store(), request.body, region, conditions, key);
       if (outcome instanceof Promise) return timed(reply, outcome, answerOne);
       answerOne(reply, outcome);
       return undefined;
@@ -150,7 +150,7 @@ function addRoutes(app: FastifyInstance, context: RouteContext): void {
       if (request.body instanceof Readable) return streamBatches(context, request, reply, undefined);
       refuseConditions(request.headers, "a batch over several regions has guards");
       const key = keyOf(request, () => [JSON.stringify(request.body)]);
-      const outcome = batches.run(context.store(), request.body, undefined, undefined, key);
+      const outcome = context.batchesOf(request).run(context.store(), request.body, undefined, undefined, key);
       if (outcome instanceof Promise) return timed(reply, outcome, answerMany);
       answerMany(reply, outcome);
       return undefined;

@@ -191,10 +191,11 @@ export function byteRangePatchRoutes(app: FastifyInstance, context: RouteContext
       offset: (begin as Begin & { kind: "write" }).offset,
       bytes: gathered.bytes,
     }));
-    return write(store, name, writes, waitOf(request), conditions, key);
+    return write(request, store, name, writes, waitOf(request), conditions, key);
   }
 
   async function write(
+    request: FastifyRequest,
     store: Store,
     name: string,
     writes: readonly PlainWrite[],
@@ -203,7 +204,9 @@ export function byteRangePatchRoutes(app: FastifyInstance, context: RouteContext
     key: IdempotencyKey | undefined,
   ): Promise<Landed> {
     try {
-      const { tags: left, replayed } = await context.batches.write(store, name, writes, wait, conditions, key);
+      const { tags: left, replayed } = await context
+        .batchesOf(request)
+        .write(store, name, writes, wait, conditions, key);
       return { tag: left[0]!, replayed };
     } catch (error) {
       throw writeProblem(error, () => infoOf(store, name).size, true);
@@ -326,7 +329,7 @@ export function byteRangePatchRoutes(app: FastifyInstance, context: RouteContext
 
     private async commit(writes: readonly PlainWrite[]): Promise<void> {
       const wait = waitOf(this.request);
-      const { tag } = await write(this.store, this.name, writes, wait, this.conditions, undefined);
+      const { tag } = await write(this.request, this.store, this.name, writes, wait, this.conditions, undefined);
       this.landed(tag, writes[0]!.bytes.length);
     }
 

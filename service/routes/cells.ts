@@ -125,7 +125,7 @@ export function cellRoutes(app: FastifyInstance, context: RouteContext): void {
     const batch = { ops: [{ ...op, offset, ...request.query }], ...(durability !== undefined && { durability }) };
     const key = keyOf(request, () => [JSON.stringify(request.body)]);
     const outcome = await runOne(() =>
-      context.batches.run(context.store(), batch, region, writeConditions(request.headers), key),
+      context.batchesOf(request).run(context.store(), batch, region, writeConditions(request.headers), key),
     );
     answer(reply, outcome);
   }

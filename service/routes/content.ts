@@ -364,7 +364,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       if (outcome === undefined) throw error;
     }
     try {
-      outcome ??= await context.batches.write(store, name, [{ offset, bytes: body }], wait, conditions, key);
+      outcome ??= await context.batchesOf(request).write(store, name, [{ offset, bytes: body }], wait, conditions, key);
     } catch (error) {
       throw writeProblem(error, () => infoOf(store, name).size, false);
     }

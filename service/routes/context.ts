@@ -7,7 +7,7 @@ import type { LifecycleView } from "../lifecycle-view.js";
 import type { Metrics } from "../metrics.js";
 import type { ReadBuffers } from "../read-buffers.js";
 import type { BatchConditions, IdempotencyKey } from "../store/batch-encoder.js";
-import type { Batches } from "../store/batches.js";
+import type { Batches, BatchRunner } from "../store/batches.js";
 import type { ChangeFeed, Changes } from "../store/change-feed.js";
 import { type Etag, etagMatches, formatEtag } from "../store/etags.js";
 import { idempotencyKey } from "../store/idempotency.js";
@@ -46,6 +46,8 @@ export interface RouteContext {
   storeIfOpen(): Store | undefined;
   readonly lifecycle: LifecycleView;
   readonly batches: Batches;
+  /** What runs the batches of a request, and tells its trace of them if it has one. */
+  batchesOf(request: FastifyRequest): BatchRunner;
   readonly changes: RegionChanges;
   readonly feed: ChangeFeed;
   readonly readBuffers: ReadBuffers;

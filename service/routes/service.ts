@@ -113,7 +113,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
   app.route({
     method: "GET",
     url: "/livez",
-    config: { access: "open", uncounted: true },
+    config: { access: "open", probe: true },
     schema: {
       operationId: "getLiveness",
       summary: "Is it alive",
@@ -127,7 +127,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
   app.route({
     method: "GET",
     url: "/readyz",
-    config: { access: "open", uncounted: true },
+    config: { access: "open", probe: true },
     schema: {
       operationId: "getReadiness",
       summary: "Can it be sent requests",
@@ -146,7 +146,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
   app.route({
     method: "GET",
     url: "/metrics",
-    config: { access: "open", uncounted: true },
+    config: { access: "open", probe: true },
     schema: {
       operationId: "getMetrics",
       summary: "Metrics",
@@ -166,7 +166,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
   app.route({
     method: "GET",
     url: "/version",
-    config: { access: "open", uncounted: true },
+    config: { access: "open", probe: true },
     schema: {
       operationId: "getVersion",
       summary: "What is running",

@@ -49,6 +49,9 @@ function spell(code: number): string {
   return name;
 }
 
+/** What commits: what a trace stands in for. */
+export type BatchRunner = Pick<Batches, "run" | "write" | "runFrame">;
+
 export class Batches {
   private readonly idle: BatchEncoder[] = [];
   private readonly answer = new AnswerReader();

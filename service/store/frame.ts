@@ -79,6 +79,16 @@ export function frameRegions(frame: Uint8Array): string[] {
   });
 }
 
+/** How many operations a frame says to have; 0 if it can't be one. */
+export function frameOps(frame: Uint8Array): number {
+  return frame.length < frameHeaderBytes ? 0 : Buffer.from(frame.buffer, frame.byteOffset).readUInt32LE(16);
+}
+
+/** How long the answer to a frame is to wait. Undefined: it can't be one. */
+export function frameWait(frame: Uint8Array): (typeof waits)[number] | undefined {
+  return waits[frame[8] ?? waits.length];
+}
+
 /** Whether a frame names this region and no other. What else is wrong with it is the core's to say. */
 export function namesOnly(frame: Uint8Array, region: string): boolean {
   const bytes = Buffer.from(frame.buffer, frame.byteOffset, frame.byteLength);

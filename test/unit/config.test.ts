@@ -61,6 +61,39 @@ t.test("a burst is a multiple of the rate, and the rate if it is not told", asyn
   t.match(refusal(["--rate-limit-burst=75"]), /^RATE_LIMIT_BURST: must be a multiple of RATE_LIMIT/);
 });
 
+t.test("traces are asked for by the variables of OpenTelemetry", async (t) => {
+  const endpoint = "http://collector:4318";
+  for (const [env, tracing] of [
+    [{}, undefined],
+    [{ OTEL_SERVICE_NAME: "a" }, undefined],
+    [{ OTEL_TRACES_EXPORTER: "none", OTEL_EXPORTER_OTLP_ENDPOINT: endpoint }, undefined],
+    [{ OTEL_SDK_DISABLED: "TRUE", OTEL_EXPORTER_OTLP_ENDPOINT: endpoint }, undefined],
+    [{ OTEL_TRACES_EXPORTER: "otlp" }, { protocol: "http/protobuf" }],
+    [{ OTEL_EXPORTER_OTLP_ENDPOINT: endpoint }, { protocol: "http/protobuf" }],
+    [{ OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, OTEL_EXPORTER_OTLP_PROTOCOL: "http/json" }, { protocol: "http/json" }],
+    [
+      {
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: endpoint,
+        OTEL_EXPORTER_OTLP_PROTOCOL: "grpc",
+        OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: "http/protobuf",
+      },
+      { protocol: "http/protobuf" },
+    ],
+  ] as [Record<string, string>, object | undefined][]) {
+    t.same(loadConfig([], env).tracing, tracing, JSON.stringify(env));
+  }
+  for (const [env, message] of [
+    [{ OTEL_TRACES_EXPORTER: "zipkin" }, /^OTEL_TRACES_EXPORTER: must be otlp or none, not "zipkin"/],
+    [{ OTEL_EXPORTER_OTLP_ENDPOINT: "collector:4318" }, /^OTEL_EXPORTER_OTLP_ENDPOINT: must be an http or https URL/],
+    [
+      { OTEL_TRACES_EXPORTER: "otlp", OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" },
+      /^OTEL_EXPORTER_OTLP_PROTOCOL: must be one of http\/protobuf, http\/json, not "grpc"/,
+    ],
+  ] as [Record<string, string>, RegExp][]) {
+    t.match(refusal([], env), message);
+  }
+});
+
 t.test("files are adopted under names", async (t) => {
   t.same(loadConfig(["--map", "a=/x", "--map=b=y=z"], {}).map, [
     { name: "a", path: "/x" },
