@@ -261,7 +261,11 @@ int write_all(const File& file, std::span<const uint8_t> bytes, uint64_t offset)
 
 int write_all_synced(const File& file, std::span<const uint8_t> bytes, uint64_t offset) {
   if (int injected = HOLDFAST_FAILPOINT("write_synced")) return injected;
-  return write_flagged(file, bytes, offset, RWF_DSYNC);
+  int error = write_flagged(file, bytes, offset, RWF_DSYNC);
+  if (error != EOPNOTSUPP && error != ENOSYS) return error;
+  // A kernel or an emulation of one that can't do it in one step.
+  error = write_flagged(file, bytes, offset, 0);
+  return error ? error : sync_data(file);
 }
 
 int append_all(const File& file, std::span<const uint8_t> bytes) {
