@@ -585,7 +585,11 @@ int Store::flush_once(Lock& lock) {
   uint64_t target = head_.lsn;
   lock.unlock();
   HOLDFAST_FAILPOINT("flush_before_sync");
-  int error = HOLDFAST_MUTANT("no_fdatasync") ? 0 : journal_.sync();
+  const auto sync = [&] {
+    const int injected = HOLDFAST_FAILPOINT("flush_sync");
+    return injected ? injected : journal_.sync();
+  };
+  int error = HOLDFAST_MUTANT("no_fdatasync") ? 0 : sync();
   if (HOLDFAST_MUTANT("sync_error_ignored")) error = 0;
   HOLDFAST_FAILPOINT("flush_synced");
   lock.lock();

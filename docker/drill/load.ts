@@ -198,6 +198,11 @@ export async function sendEntry(
     if (!(error instanceof ConnectionError || error instanceof ProblemError)) throw error;
     sent.error = error;
     if (error instanceof ProblemError && error.status !== 503) sent.wrong.push(`${error.status} ${error.message}`);
+    // It is there now, and nobody promises that it stays.
+    if (error instanceof ProblemError && error.problem?.committed === true) {
+      entry.wasAmbiguous = true;
+      entry.outcome = "ambiguous";
+    }
   }
   return sent;
 }

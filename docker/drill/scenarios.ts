@@ -4,11 +4,11 @@ import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { ProblemError } from "../../service/client.js";
-import { type Backend, now, type Signal, waitUntilReady } from "./backends.js";
+import { type Backend, type Instance, now, type Signal, waitUntilReady } from "./backends.js";
 import type { Act, CyclePlan, Drilled, Subject } from "./cycle.js";
 import { Unjudged } from "./judge.js";
 import { regionNames } from "./ledger.js";
-import { clientOf } from "./load.js";
+import { clientOf, sendEntry } from "./load.js";
 
 export interface Scenario {
   id: number;
@@ -140,13 +140,22 @@ function follow(act: Act, region: string): { socket: Socket; told(): string } {
   return { socket, told: () => text };
 }
 
-/** A number waits so many milliseconds: by then the first signal has been told to JavaScript, and the drain is under way. */
-const signalsOf8: readonly (readonly (Signal | number)[])[] = [
+/** `heard`: wait until JavaScript has been told of the first signal, and the drain is under way. */
+const signalsOf8: readonly (readonly (Signal | "heard")[])[] = [
   ["SIGTERM", "SIGTERM"],
-  ["SIGTERM", 40, "SIGTERM"],
+  ["SIGTERM", "heard", "SIGTERM"],
   ["SIGTERM", "SIGINT"],
   Array<Signal>(100).fill("SIGTERM"),
 ];
+
+/** By its own line, or until it has ended. */
+async function waitUntilHeard({ lines, ended }: Instance): Promise<void> {
+  let over = false;
+  void ended.then(() => {
+    over = true;
+  });
+  while (!over && !lines.some(({ json }) => json?.event === "term")) await sleep(1);
+}
 
 const stopUnderLoad = (connections: number): Pick<Scenario, "plan"> => ({
   plan: (_cycle, _drilled, subject) => ({
@@ -300,14 +309,14 @@ export const scenarios: readonly Scenario[] = [
   {
     id: 8,
     name: "more-signals",
-    about: "TERM and TERM, at once and 40 ms later, TERM and INT, 100 TERMs, in turn",
+    about: "TERM and TERM, at once and when the first one was heard, TERM and INT, 100 TERMs, in turn",
     cases: signalsOf8.length,
     plan: (cycle, _drilled, subject) => ({
       load: load(8),
       act: async (act) => {
         act.mark();
         for (const step of signalsOf8[cycle % signalsOf8.length]!) {
-          if (typeof step === "number") await sleep(step);
+          if (step === "heard") await waitUntilHeard(act.instance);
           else await act.instance.signal(step);
         }
       },
@@ -438,6 +447,37 @@ export const scenarios: readonly Scenario[] = [
         await sleep(200);
         act.note(`${(act.load?.acknowledged ?? 0) - before} batches acknowledged on the full disk`);
         if (act.load?.acknowledged === before) act.violate("I1", "no batch is acknowledged on a full disk");
+        act.mark();
+        await act.instance.stop(10);
+      },
+      expect: { codes: [clean], stopMsMax: subject.stopMsMax },
+      mayDrop: false,
+    }),
+  },
+  {
+    id: 12,
+    name: "sync-fails",
+    about: "a disk that takes writes and fails to sync them: no durable batch is acknowledged, until the next start",
+    unfit: needsDebug,
+    plan: (_cycle, drilled, subject) => ({
+      launch: { env: { HOLDFAST_FAILPOINTS: "flush_sync=eio" } },
+      // Each batch is sent below, one after the other.
+      load: { connections: 0, readers: 0, durability: "durable" },
+      act: async (act) => {
+        const { epoch } = drilled.ledger;
+        const service = clientOf(act.site.target);
+        for (let client = 0; client < 8; ++client) {
+          const entry = drilled.ledger.next(client);
+          if (entry === undefined) throw new Unjudged("no slot is left");
+          const { answer, error } = await sendEntry(service, epoch, entry, "durable");
+          if (answer !== undefined) act.violate("I1", "a durable batch was acknowledged, and nothing had been synced");
+          // The first one has found out, and faults the regions.
+          else if (
+            !(error instanceof ProblemError && /^(flush-failed|region-faulted)$/.test(error.problem?.code ?? ""))
+          )
+            act.violate("I4", `a durable batch on a disk that can't sync: ${error}`);
+        }
+        service.close();
         act.mark();
         await act.instance.stop(10);
       },

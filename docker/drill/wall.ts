@@ -47,6 +47,12 @@ const bugs: readonly KnownBug[] = [
     },
   },
   {
+    name: "no-fdatasync",
+    about: "a durable batch is acknowledged without a sync of its record",
+    scenario: "sync-fails",
+    mutant: "no_fdatasync",
+  },
+  {
     name: "plain-close",
     about: "Fastify's own close(), which cuts established connections off",
     scenario: "stop-under-load-40",
