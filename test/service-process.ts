@@ -31,6 +31,8 @@ export interface StartOptions {
   dir?: string;
   /** Arguments of node itself. */
   node?: readonly string[];
+  /** What runs the program in place of node, such as npm; in a process group of its own, as a terminal would start it. */
+  by?: readonly [string, ...string[]];
   env?: NodeJS.ProcessEnv;
 }
 
@@ -47,11 +49,13 @@ export class ServiceProcess {
   readonly #waiting = new Set<() => void>();
   #end: Ended | undefined;
 
-  constructor({ flags = [], dir = freshDir(), node = [], env = {} }: StartOptions = {}) {
+  constructor({ flags = [], dir = freshDir(), node = [], by, env = {} }: StartOptions = {}) {
     this.dir = dir;
     const port = flags.some((flag) => flag.startsWith("--port")) ? [] : ["--port=0"];
-    this.child = spawn(process.execPath, [...node, main, `--data-dir=${dir}`, ...port, ...flags], {
+    const [command, ...before] = by ?? [process.execPath, ...node, main];
+    this.child = spawn(command, [...before, `--data-dir=${dir}`, ...port, ...flags], {
       stdio: ["ignore", "pipe", "pipe"],
+      detached: by !== undefined,
       env: { ...process.env, ...env },
     });
     this.child.stderr?.setEncoding("utf8").on("data", (text: string) => {

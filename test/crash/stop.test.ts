@@ -278,6 +278,37 @@ t.test("what was forwarded to the process twice is one request", async (t) => {
   t.equal((await end).code, 0);
 });
 
+t.test("^C under npm start: the first drains, the second cuts at once", async (t) => {
+  // npm passes on what the terminal has already sent to the whole group: each ^C comes twice.
+  const options: StartOptions = {
+    by: ["npm", "start", "--silent", "--"],
+    flags: ["--drain-soft-ms=20000", "--drain-hard-ms=30000"],
+  };
+  const service = await ServiceProcess.ready(options);
+  const interruptGroup = () => process.kill(-service.child.pid!, "SIGINT");
+  t.teardown(async () => {
+    try {
+      process.kill(-service.child.pid!, "SIGKILL");
+    } catch {
+      // All of the group has ended.
+    }
+    await service.remove();
+  });
+  const reader = await slowReader(service);
+  interruptGroup();
+  await service.line("listener_closed");
+  await sleep(500);
+  t.notOk(service.find("second_signal"), "what npm forwards is the same request");
+  t.notOk(service.find("drained"), "the slow reader is waited for");
+  const at = performance.now();
+  interruptGroup();
+  await service.line("drained");
+  between(t, performance.now() - at, 0, 50, "second ^C to the last line");
+  t.match(service.find("drained"), { cut: 1, code: 75, reason: "second_signal" });
+  t.equal((await service.ended).code, 75, "and npm ends with the code of the service");
+  reader.destroy();
+});
+
 t.test("an event loop that is blocked: exit 75 at the soft deadline, nothing that was answered is lost", async (t) => {
   const { service, block } = await blockable(t);
   const load = new Load(service.port, "demo", new Array(8).fill(0));
