@@ -10,6 +10,7 @@
 #include "batch_staging.h"
 #include "cell.h"
 #include "crc32c.h"
+#include "failpoint.h"
 #include "sha256.h"
 
 namespace holdfast {
@@ -81,7 +82,10 @@ uint64_t multiply_saturated(uint64_t left, uint64_t right) {
   return __builtin_mul_overflow(left, right, &product) ? UINT64_MAX : product;
 }
 
-bool inside(uint64_t size, uint64_t offset, uint64_t length) { return offset <= size && length <= size - offset; }
+bool inside(uint64_t size, uint64_t offset, uint64_t length) {
+  if (HOLDFAST_MUTANT("length_not_bounded")) return offset <= size;
+  return offset <= size && length <= size - offset;
+}
 
 // The bytes of a region that an op names with its offset: how many, and which field says so.
 struct Extent {

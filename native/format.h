@@ -14,8 +14,9 @@
 // kernel may write either at any time, and only the durable ones are ever waited for.
 //
 // A record is valid if and only if: its magic, lsn (the one after its predecessor's) and salt (the checkpoint's) are
-// as expected; its length is a positive multiple of 64 that the ring can hold; and its crc equals crc32c over header
-// (crc field zero) and payload, seeded with the predecessor's crc (the checkpoint's seed for the first one).
+// as expected; its length is a positive multiple of 64 that the ring can hold; its crc equals crc32c over header (crc
+// field zero) and payload, seeded with the predecessor's crc (the checkpoint's seed for the first one); and all the parts
+// that it announces lie inside its length.
 #pragma once
 
 #include <cstdint>

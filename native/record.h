@@ -29,6 +29,33 @@ inline uint32_t record_crc(const RecordHeader& record, uint32_t seed) {
   return crc32c(crc32c(seed, &header, sizeof header), &record + 1, record.total_bytes - sizeof header);
 }
 
+// Whether the parts that the header and the image headers announce lie inside the record. Reads total_bytes, which is at
+// least a header. RecordReader takes it for granted.
+inline bool record_well_formed(const RecordHeader& record) {
+  const auto* start = reinterpret_cast<const uint8_t*>(&record);
+  uint64_t at = sizeof record;
+  const auto take = [&](uint64_t bytes) {
+    if (bytes > record.total_bytes - at) return false;
+    at += bytes;
+    return true;
+  };
+  if (record.region_count > kRegionsPerBatchMax || !take(record.region_count * sizeof(RecordRegion))) return false;
+  for (uint32_t i = 0; i < record.image_count; i++) {
+    ImageHeader image;
+    const uint64_t header_at = at;
+    if (!take(sizeof image)) return false;
+    memcpy(&image, start + header_at, sizeof image);
+    if (image.region >= record.region_count || !take(padded_to(image.length, 8))) return false;
+  }
+  if (!take(padded_to(record.meta_bytes, 8))) return false;
+  if (!(record.flags & kRecordHasOutcome)) return true;
+  OutcomeHeader outcome;
+  const uint64_t outcome_at = at;
+  if (!take(sizeof outcome)) return false;
+  memcpy(&outcome, start + outcome_at, sizeof outcome);
+  return take(outcome.answer_bytes);
+}
+
 // Writes one record into ring memory. The parts come in the order of the methods; finish() gives the checksum and
 // seal() makes the record valid.
 class RecordWriter {
@@ -101,7 +128,7 @@ class RecordWriter {
   uint32_t crc_;
 };
 
-// Reads a valid record.
+// Reads a valid, and so well-formed, record.
 class RecordReader {
  public:
   explicit RecordReader(const RecordHeader* record) : record_(record) {}

@@ -356,7 +356,8 @@ void Store::redo_saved(const std::shared_ptr<Region>& region) {
   while (at + sizeof(RecordHeader) <= bytes.size()) {
     const auto* record = reinterpret_cast<const RecordHeader*>(bytes.data() + at);
     if (record->magic != kRecordMagic || record->total_bytes < sizeof *record ||
-        record->total_bytes > bytes.size() - at || record_crc(*record, 0) != record->crc)
+        record->total_bytes % kRecordAlign != 0 || record->total_bytes > bytes.size() - at ||
+        record_crc(*record, 0) != record->crc || !record_well_formed(*record))
       break;
     if (!first) first = record->lsn;
     last = record->lsn;

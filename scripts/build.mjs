@@ -1,9 +1,9 @@
 // scripts/build.mjs - builds what is stale, and nothing else.
 //
-//   node scripts/build.mjs [release] [debug] [native] [ts] [programs] [--force] [--keep-going]
+//   node scripts/build.mjs [release] [debug] [native] [ts] [programs] [fuzzers] [--force] [--keep-going]
 //
 // release, debug: the addon, into build/Release/holdfast.node and build/Release/holdfast_debug.node; native is both.
-// ts: TypeScript into dist/. programs: the C++ test programs. Nothing named: native and ts. --keep-going: type errors are
+// ts: TypeScript into dist/. programs: the C++ test programs. fuzzers: those, where clang has libFuzzer. Nothing named: native and ts. --keep-going: type errors are
 // told and end nothing; what generates types must run while those of today don't fit.
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
@@ -42,7 +42,7 @@ function tsIsStale() {
 export function stale(wanted) {
   return wanted.filter((target) => {
     if (target === "ts") return tsIsStale();
-    return target === "programs" || addonIsStale(target);
+    return target === "programs" || target === "fuzzers" || addonIsStale(target);
   });
 }
 
@@ -121,21 +121,24 @@ async function buildTs(keepGoing) {
   utimesSync(at(tsStamp), startedAt, startedAt);
 }
 
+async function makePrograms(...variants) {
+  const jobs = process.env.JOBS ?? String(availableParallelism());
+  const code = await run("make", ["--silent", "--no-print-directory", "-C", "test/native", `-j${jobs}`, ...variants]);
+  if (code !== 0) fail(`${variants.join(", ")}: the native test programs could not be compiled (above).`);
+}
+
 async function buildPrograms() {
   demandTools();
   say("compiling the native test programs");
-  const jobs = process.env.JOBS ?? String(availableParallelism());
-  const code = await run("make", [
-    "--silent",
-    "--no-print-directory",
-    "-C",
-    "test/native",
-    `-j${jobs}`,
-    "debug",
-    "release",
-    "asan",
-  ]);
-  if (code !== 0) fail("the native test programs could not be compiled (above).");
+  await makePrograms("debug", "release", "asan");
+}
+
+async function buildFuzzers() {
+  const input = '#include <cstdint>\nextern "C" int LLVMFuzzerTestOneInput(const uint8_t*, size_t) { return 0; }\n';
+  if (!works("clang++", ["-fsanitize=fuzzer,address,undefined", "-x", "c++", "-o", "/dev/null", "-"], input))
+    return say("no clang++ with libFuzzer: the fuzzers are left out");
+  say("compiling the fuzzers");
+  await makePrograms("fuzz");
 }
 
 /** Builds the targets that are stale; exits with one sentence when that can't be done. */
@@ -148,6 +151,7 @@ export async function build(wanted, { force = false, keepGoing = false } = {}) {
     if (kinds.length > 0) await buildAddons(kinds);
     if (targets.includes("ts")) await buildTs(keepGoing);
     if (targets.includes("programs")) await buildPrograms();
+    if (targets.includes("fuzzers")) await buildFuzzers();
   });
 }
 
@@ -158,8 +162,8 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
   const targets = new Set();
   for (const word of words.filter((word) => word !== "--force" && word !== "--keep-going")) {
     if (word === "native") targets.add("release").add("debug");
-    else if (["release", "debug", "ts", "programs"].includes(word)) targets.add(word);
-    else fail(`unknown build target "${word}": release, debug, native, ts, programs`, 64);
+    else if (["release", "debug", "ts", "programs", "fuzzers"].includes(word)) targets.add(word);
+    else fail(`unknown build target "${word}": release, debug, native, ts, programs, fuzzers`, 64);
   }
   if (!existsSync(at("node_modules/.package-lock.json"))) fail('nothing is installed yet: run "npm ci" first.');
   if (targets.size === 0) targets.add("release").add("debug").add("ts");

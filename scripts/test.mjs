@@ -22,7 +22,7 @@ if (!existsSync(at(tapClass)) || readFileSync(at(tapClass), "utf8").includes("@t
   say("generating tap's test class for the plugins of .taprc, once");
   if ((await run(process.execPath, [tap, "build"])) !== 0) fail('"tap build" failed (above).');
 }
-await build(["release", "debug", "ts", "programs"]);
+await build(["release", "debug", "ts", "programs", "fuzzers"]);
 
 const patterns = process.argv.slice(2);
 const files = filesBelow("dist/test", (path) => path.endsWith(".test.js")).sort();

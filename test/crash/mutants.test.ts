@@ -7,6 +7,7 @@ import { spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
+import { type Fuzzer, fuzz, isBuilt, whyNotBuilt } from "../fuzz/fuzzer.js";
 import { seedOf } from "../seed.js";
 
 const root = join(import.meta.dirname, "../../..");
@@ -14,6 +15,7 @@ const root = join(import.meta.dirname, "../../..");
 /** Which program finds it: a rig, one named test of a native program, or one test over HTTP. */
 type Finder =
   | { rig: "single_step" | "page_versions" }
+  | { fuzzer: Fuzzer }
   | { program: string; test: string }
   | { file: string; test: string };
 
@@ -103,6 +105,9 @@ const mutants: Record<string, Mutant> = {
     bug: "a fast region is not reported after a power cut",
     by: native("store_recovery_test", "F: another boot without an orderly end"),
   },
+  // bytes that nobody made
+  length_not_bounded: { bug: "an operation may go beyond its region's end", by: { fuzzer: "batch" } },
+  record_crc_not_asked: { bug: "a record is valid whatever its checksum says", by: { fuzzer: "recovery" } },
   // changes of regions, and the standby
   meta_placed_before_publish: { bug: "a region's new meta is in place before its record is committed", by: steps },
   lease_not_asked: {
@@ -193,6 +198,10 @@ async function verdict(t: Test, name: string, by: Finder): Promise<string | unde
     }
     return undefined;
   }
+  if ("fuzzer" in by) {
+    const { broken } = await fuzz(by.fuzzer, { seconds: 100, seed: seedOf(t), env: { HOLDFAST_MUTANTS: name } });
+    return broken;
+  }
   if ("program" in by) {
     const env = { HOLDFAST_MUTANTS: name, CHECK_ONLY: by.test };
     const { lines, how } = await run(join(programs, by.program), [], env);
@@ -217,7 +226,8 @@ t.test("every mutant of the code is in the table, and none else", async (t) => {
 
 t.setTimeout(1_200_000);
 for (const [name, { bug, by }] of Object.entries(mutants)) {
-  t.test(`${name}: ${bug}`, { timeout: 400_000 }, async (t) => {
+  const skip = "fuzzer" in by && !isBuilt(by.fuzzer) ? whyNotBuilt : false;
+  t.test(`${name}: ${bug}`, { timeout: 400_000, skip }, async (t) => {
     const found = await verdict(t, name, by);
     t.ok(found, "is found");
     t.comment(`${name}: ${found?.trim() ?? "survived"}`);

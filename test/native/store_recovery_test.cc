@@ -467,6 +467,45 @@ void wrong_bytes() {
         });
   }
 
+  check::test("a record whose parts go beyond its end is not valid, whatever its checksum", [] {
+    // The length of an image was believed: recovery read beyond the ring.
+    for (const uint32_t length : {4096u, UINT32_MAX}) {
+      Lives lives;
+      lives.options.flush_interval_ms = 100000;
+      lives.killed_after([](Client& c) {
+        CHECK_EQ(c.create("demo", 512, Durability::ordered), Code::ok);
+        CHECK_EQ(c.write("demo", 0, "hello"), Code::ok);
+      });
+      lives.other_boot();
+      Bytes journal = file_bytes(lives.path("journal"));
+      const uint64_t created = record_offset(lives, 0), at = record_offset(lives, 1);
+      auto* record = reinterpret_cast<RecordHeader*>(&journal[at]);
+      CHECK_EQ(record->image_count, 1u);
+      const uint64_t image = at + sizeof *record + record->region_count * sizeof(RecordRegion);
+      reinterpret_cast<ImageHeader*>(&journal[image])->length = length;
+      record->crc = record_crc(*record, reinterpret_cast<const RecordHeader*>(&journal[created])->crc);
+      patch_file(lives.path("journal"), at, record, record->total_bytes);
+      Client& c = lives.open();
+      CHECK_EQ(c.recovery().row, RecoveryRow::F);
+      CHECK_EQ(c.info("demo").generation, 0u);
+      CHECK_EQ(c.read("demo", 0, 5), std::string(5, '\0'));
+    }
+  });
+
+  check::test("a journal whose header tells of a larger ring than the file has is refused", [] {
+    Lives lives;
+    make_three(lives.open());
+    lives.close();
+    JournalHeader header;
+    memcpy(&header, file_bytes(lives.path("journal")).data(), sizeof header);
+    // Added to where the ring starts it came round to a small number.
+    header.ring_bytes = uint64_t{0} - kPageBytes;
+    header.crc = 0;
+    header.crc = crc32c(0, &header, sizeof header);
+    patch_file(lives.path("journal"), 0, &header, sizeof header);
+    CHECK_EQ(lives.refused(), Code::store_corrupt);
+  });
+
   check::test("a meta file that does not decode is refused, and told by name", [] {
     Lives lives;
     make_three(lives.open());
