@@ -4,11 +4,13 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
 #include <linux/stat.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -167,8 +169,12 @@ int remove_tree_at(const File& directory, const std::string& name) {
   if (int error = open_directory_at(directory, name, &tree)) return error == ENOENT ? 0 : error;
   std::vector<std::string> names;
   if (int error = list_directory(tree, &names)) return error;
-  for (const std::string& entry : names)
-    if (int error = remove_file_at(tree, entry)) return error;
+  for (const std::string& entry : names) {
+    int error = remove_file_at(tree, entry);
+    // What Linux and what POSIX says of a directory.
+    if (error == EISDIR || error == EPERM) error = remove_tree_at(tree, entry);
+    if (error) return error;
+  }
   return ::unlinkat(directory.fd(), name.c_str(), AT_REMOVEDIR) == 0 ? 0 : failed();
 }
 
@@ -297,6 +303,14 @@ int read_whole(const File& file, size_t most, std::vector<uint8_t>* bytes) {
   if (int error = read_some(file, *bytes, 0, false, &got)) return error;
   bytes->resize(got);
   return 0;
+}
+
+int clone_file(const File& from, const File& to) {
+  if (int injected = HOLDFAST_FAILPOINT("clone")) return injected;
+  if (retried([&] { return ::ioctl(to.fd(), FICLONE, from.fd()); }) == 0) return 0;
+  const int error = failed();
+  // Everything else means: not between these two files.
+  return error == ENOSPC || error == EDQUOT || error == EIO ? error : ENOTSUP;
 }
 
 int list_extents(const File& file, uint64_t offset, uint64_t end, size_t most, std::vector<Extent>* extents) {

@@ -67,7 +67,7 @@ int rename_at(const File& directory, const std::string& from, const std::string&
 int replace_at(const File& directory, const std::string& from, const std::string& to);
 int link_at(const File& directory, const std::string& from, const std::string& to);  // a second name; EEXIST if taken
 int remove_file_at(const File& directory, const std::string& name);                  // absent is fine
-int remove_tree_at(const File& directory, const std::string& name);                  // a directory and the files in it
+int remove_tree_at(const File& directory, const std::string& name);                  // a directory and all below it
 bool exists_at(const File& directory, const std::string& name);
 int list_directory(const File& directory, std::vector<std::string>* names);
 
@@ -85,6 +85,9 @@ int append_all(const File& file, std::span<const uint8_t> bytes);
 // Reads up to into.size() bytes; `got` < into.size() at the end of the file. `cached_only`: EAGAIN when it would wait for the disk.
 int read_some(const File& file, std::span<uint8_t> into, uint64_t offset, bool cached_only, size_t* got);
 int read_whole(const File& file, size_t most, std::vector<uint8_t>* bytes);
+
+// Makes `to`, an empty file, share all blocks of `from`, as it is now. ENOTSUP: the file system can't.
+int clone_file(const File& from, const File& to);
 
 // A range of a file that holds data, or a hole, which reads as zeros.
 struct Extent {

@@ -7,8 +7,11 @@
 //   regions/NAME/control   ControlPage (holdfast.h): words for programs that map `data`; rebuilt at each open
 //   regions/NAME/data      the user's bytes and nothing else (absent for an adopted file)
 //   regions/NAME/redo      records of a faulted region that have left the ring; absent when there are none
-//   .new-INCARNATION/      a region that is being made; renamed into place by its create record
-//   .old-INCARNATION/      a region that is being removed
+//   snapshots/NAME/ID/meta SnapshotHeader and the region's meta as of then; written once
+//   snapshots/NAME/ID/data the region's bytes as of then, with holes where they are zero
+//   .new-NUMBER/           a region (by its incarnation) or a snapshot (by its id) that is being made; renamed into place by
+//                          its create, replace or snapshot record
+//   .old-NUMBER/           a region, a snapshot, or (.old-NUMBER-snapshots) those of a region, being removed
 //
 // All integers are little-endian. Volatile words (store.lock, control) never share a page with durable ones: the
 // kernel may write either at any time, and only the durable ones are ever waited for.
@@ -83,7 +86,11 @@ enum class RecordKind : uint16_t {
   batch = 1,   // BatchPayload
   create = 2,  // MetaPayload: rename .new-INCARNATION into place
   meta = 3,    // MetaPayload: replace the region's meta; its size may change with it
-  remove = 4,  // MetaPayload: rename to .old-INCARNATION and unlink
+  remove = 4,  // MetaPayload: rename to .old-INCARNATION and unlink, and its snapshots with it
+  replace =
+      5,  // MetaPayload: as create, in the place of the region that has the name; names that one, then the new one
+  snapshot = 6,  // SnapshotPayload: rename .new-ID to snapshots/NAME/ID
+  forget = 7,    // SnapshotPayload: rename snapshots/NAME/ID to .old-ID and unlink
 };
 
 inline constexpr uint16_t kRecordHasOutcome = 1;  // the payload ends in OutcomeHeader and the answer frame
@@ -100,7 +107,7 @@ struct RecordHeader {
   uint16_t flags;          // kRecord...
   uint32_t region_count;   // RecordRegions that follow
   uint32_t image_count;    // ImageHeaders that follow those (batch)
-  uint32_t meta_bytes;     // of the encoded meta that follows (create, meta)
+  uint32_t meta_bytes;     // of the encoded meta or snapshot that follows (all but batch)
   uint32_t outcome_bytes;  // of OutcomeHeader and answer that follow, before padding
   uint32_t reserved;
 };
@@ -175,6 +182,22 @@ struct MetaHeader {
   uint32_t reserved;
 };
 static_assert(sizeof(MetaHeader) == 80);
+
+// ---- snapshots/NAME/ID/meta ------------------------------------------------------------------------------------
+
+inline constexpr uint64_t kSnapshotMagic = 0x31504e5346464848;  // "HHFFSNP1"
+
+// Followed by the region's MetaHeader and strings as of then.
+struct SnapshotHeader {
+  uint64_t magic;
+  uint32_t version;
+  uint32_t crc;  // crc32c of header (crc zero) and what follows
+  uint64_t id;
+  uint64_t generation;
+  uint64_t created_us;
+  uint64_t reserved;
+};
+static_assert(sizeof(SnapshotHeader) == 48);
 
 enum class Durability : uint32_t { fast = 1, ordered = 2, durable = 3 };
 

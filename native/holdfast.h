@@ -14,6 +14,7 @@
  *       if (holdfast_read_begin(control, 1000000, &seen) != HOLDFAST_SETTLED) ...writer is gone, try later
  *       a = holdfast_load64(&words[0]); b = holdfast_load64(&words[1]);
  *     } while (holdfast_read_retry(control, seen));
+ *     if (holdfast_removed(control)) ...these are the last bytes of a region that is gone or was restored: map it anew
  *
  * The pattern that the service grew from, for programs that write themselves (single process, no service):
  *     critical_begin(); ...store with holdfast_store64... critical_end();
@@ -35,7 +36,9 @@ extern "C" {
 
 #define HOLDFAST_CONTROL_MAGIC UINT64_C(0x314c544346484848) /* "HHHFCTL1" */
 
-enum { HOLDFAST_STATE_OK = 1, HOLDFAST_STATE_FAULTED = 2 };
+/* REMOVED: what is mapped is the region no more, because it was deleted or a snapshot of it was restored, which puts new
+ * files into its place. The mapping stays as it is and nobody writes to it again: open the region's files anew. */
+enum { HOLDFAST_STATE_OK = 1, HOLDFAST_STATE_FAULTED = 2, HOLDFAST_STATE_REMOVED = 3 };
 enum { HOLDFAST_SETTLED = 0, HOLDFAST_UNSETTLED = 1 };
 
 /* One page, mapped read-only by others. Only the service writes it. */
@@ -73,6 +76,11 @@ static inline uint64_t holdfast_length(const holdfast_control* control) {
 /* The region's generation; while a batch is being applied, the one before it. */
 static inline uint64_t holdfast_generation(const holdfast_control* control) {
   return __atomic_load_n(&control->sequence, __ATOMIC_ACQUIRE) >> 1;
+}
+
+/* Nonzero: this page and its data are the region's no more, and never will be again. */
+static inline int holdfast_removed(const holdfast_control* control) {
+  return __atomic_load_n(&control->state, __ATOMIC_ACQUIRE) == HOLDFAST_STATE_REMOVED;
 }
 
 /* Looks at most `looks` times for a settled sequence. */

@@ -237,6 +237,10 @@ void Region::set_fault(const std::string& why, uint64_t lsn) {
   __atomic_store_n(&control()->state, HOLDFAST_STATE_FAULTED, __ATOMIC_RELEASE);
 }
 
+void Region::retire() {
+  if (control_mapping_.data()) __atomic_store_n(&control()->state, HOLDFAST_STATE_REMOVED, __ATOMIC_RELEASE);
+}
+
 void Region::lift_doubt() {
   if (!doubted) return;
   doubted = false;

@@ -33,6 +33,8 @@ std::vector<uint8_t> encode_meta(const RegionMeta& meta);
 // False: not a valid meta. The bytes may come from a record or a file.
 bool decode_meta(std::span<const uint8_t> bytes, RegionMeta* meta);
 
+class SnapshotCopy;
+
 class Region {
  public:
   RegionMeta meta;
@@ -43,12 +45,14 @@ class Region {
   uint32_t pending = 0;             // committed records that wait to be applied
   bool dirty = false;               // applied images that no fdatasync has covered since the last checkpoint began
   bool removed = false;
-  std::string fault;         // empty: fine. Otherwise why writes are refused.
-  bool doubted = false;      // that is all: nothing is known to be wrong, and a person may lift the fault
-  uint64_t fault_lsn = 0;    // the first record that may be missing from the data; 0: none is
-  uint64_t saved_lsn = 0;    // records up to it are in the redo file
-  uint64_t last_lsn = 0;     // the last record that names the region
-  uint64_t resized_lsn = 0;  // the last record that may have changed its size
+  std::string fault;             // empty: fine. Otherwise why writes are refused.
+  bool doubted = false;          // that is all: nothing is known to be wrong, and a person may lift the fault
+  uint64_t fault_lsn = 0;        // the first record that may be missing from the data; 0: none is
+  uint64_t saved_lsn = 0;        // records up to it are in the redo file
+  uint64_t last_lsn = 0;         // the last record that names the region
+  uint64_t resized_lsn = 0;      // the last record that may have changed its size
+  bool snapshotting = false;     // a snapshot is being made: the size stays, and so do the files
+  SnapshotCopy* copy = nullptr;  // of that snapshot, while pages are copied: asked before each store
 
   // Opens (`creating`: makes) the files of the region in `directory`. The data file must be at least meta.size long: a
   // shorter one, or an adopted one that is not there, leaves the region faulted, not unopened. Returns an errno value.
@@ -90,6 +94,8 @@ class Region {
   void set_fault(const std::string& why, uint64_t lsn);
   // Takes back a fault that was a doubt only.
   void lift_doubt();
+  // Tells whoever maps the files that they are the region's no more. A fault that follows takes it back.
+  void retire();
   // Writes the control page anew for this boot and file.
   int reset_control();
 

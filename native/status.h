@@ -41,7 +41,11 @@ namespace holdfast {
   X(permission_denied, 28, "the process may not read or write the store's files")                    \
   X(io_error, 29, "the file system reported an error")                                               \
   X(precondition_required, 30, "this change needs an explicit condition")                            \
-  X(cancelled, 31, "the store was closed before the request could start")
+  X(cancelled, 31, "the store was closed before the request could start")                            \
+  X(snapshot_not_found, 32, "no snapshot of this id")                                                \
+  X(too_many_snapshots, 33, "the region has as many snapshots as it may")                            \
+  X(snapshot_in_progress, 34, "a snapshot of the region is being made")                              \
+  X(region_adopted, 35, "the region is an operator's own file, which stays in its place")
 
 enum class Code : uint16_t {
 #define X(name, number, text) name = number,

@@ -521,6 +521,7 @@ bool Store::apply_images(const RecordHeader* record, const std::vector<Image>* s
     uint64_t length = std::min<uint64_t>(image.length, region->meta.size - image.offset);
     HOLDFAST_FAILPOINT("apply_image");
     if (region->fault_lsn && region->fault_lsn <= record->lsn) return;
+    if (region->copy) region->copy->save(*region->mapping(), image.offset, length);
     if (!region->store(image.offset, bytes, length) && !HOLDFAST_MUTANT("lost_page_not_poisoned")) {
       poison(region, "a page of the data file can't be written", record->lsn);
       whole = false;

@@ -18,6 +18,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -28,6 +29,7 @@
 #include "overlay.h"
 #include "recovery.h"
 #include "region.h"
+#include "snapshot.h"
 
 namespace holdfast {
 
@@ -41,6 +43,7 @@ struct StoreOptions {
   std::string directory;
   uint64_t journal_bytes = uint64_t{64} << 20;  // of the ring; at least four of the largest batches
   uint32_t regions_max = 1024;
+  uint32_t snapshots_max = 64;             // of a region
   uint32_t flush_interval_ms = 50;         // an ordered batch is on disk and visible after at most this
   uint32_t checkpoint_interval_ms = 5000;  // or when half of the ring is used
   uint32_t full_wait_ms_max = 1000;        // how long a batch waits for ring space
@@ -108,7 +111,12 @@ struct MetaResult {
   bool created = false;
   bool removed = false;
   RegionInfo info;
+  Snapshot snapshot;  // of a change of snapshots, in the place of `info`
 };
+
+// Names in the store's directory of what is being made, and of what is being removed; by incarnation, or id of a snapshot.
+inline std::string new_name(uint64_t number) { return ".new-" + std::to_string(number); }
+inline std::string old_name(uint64_t number) { return ".old-" + std::to_string(number); }
 
 // A region that is being made from a stream; not part of the store until Store::publish.
 class NewRegion {
@@ -167,6 +175,25 @@ class Store {
   Code begin_upload(const RegionMeta& meta, const Conditions& conditions, std::unique_ptr<NewRegion>* out,
                     MetaResult* result, std::string* detail);
   Code publish(std::unique_ptr<NewRegion> made, const Conditions& conditions, MetaResult* result, std::string* detail);
+
+  // Makes a snapshot of the region as it is when nothing waits to be applied. Batches go on while its pages are copied; the
+  // region's size and files stay until it is there. Refuses a second one at a time as snapshot_in_progress.
+  Code make_snapshot(const std::string& name, const Conditions& conditions, MetaResult* result, std::string* detail);
+  Code remove_snapshot(const std::string& name, uint64_t id, const Conditions& conditions, MetaResult* result,
+                       std::string* detail);
+  // Puts the bytes of a snapshot in the place of the region's: a new incarnation at the next generation. Needs a condition.
+  Code restore(const std::string& name, uint64_t id, const Conditions& conditions, MetaResult* result,
+               std::string* detail);
+  // By age. region_not_found.
+  Code snapshots(const std::string& name, std::vector<Snapshot>* list);
+  std::optional<Snapshot> snapshot(const std::string& name, uint64_t id);
+  // Reads `length` bytes of a snapshot. Blocks for the disk. snapshot_not_found, out_of_bounds.
+  Code read_snapshot(const std::string& name, uint64_t id, uint64_t offset, uint64_t length, uint8_t* into);
+  // Ranges from `offset` on in which the region's bytes differ from a snapshot's, in whole pages, at most `most`; what only
+  // the region has differs. `next` is where to go on: the region's size at the end. Looks at a bounded number of bytes,
+  // maybe without finding any difference. `facts` are as of before the look. Blocks for the disk.
+  Code compare(const std::string& name, uint64_t id, uint64_t offset, size_t most, std::vector<Span64>* ranges,
+               uint64_t* next, ReadFacts* facts);
 
   // Makes everything committed so far durable and visible. Blocks. Empty name: all regions.
   Code flush(const std::string& name);
@@ -245,17 +272,18 @@ class Store {
   Code begin(const RegionMeta& wanted, const Conditions& conditions, bool stream, std::unique_ptr<NewRegion>* out,
              MetaResult* result, std::string* detail);
   uint32_t regions_max() const { return std::min(options_.regions_max, journal_.region_capacity()); }
-  uint64_t change_bytes(const RegionMeta& meta, const Conditions& conditions) const;
+  static uint64_t change_bytes(size_t regions, size_t payload_bytes, const Conditions& conditions);
   bool quiet(uint64_t bytes) const {
     return pending_.empty() && bytes <= free_bytes() && !unfinished_ && !journal_failed_;
   }
   Code become_quiet(Lock& lock, uint64_t bytes);
-  Code publish_meta(RecordKind kind, uint64_t generation, const RegionMeta& meta, const Conditions& conditions,
-                    std::string* detail);
+  Code publish_change(RecordKind kind, std::span<const RecordRegion> named, std::span<const uint8_t> payload,
+                      const Conditions& conditions, std::string* detail);
   Code leave_unfinished(const ChainEnd& before, int error, const std::string& what, std::string* detail);
-  int apply_create(const RegionMeta& meta);
+  int apply_create(const RegionMeta& meta, uint64_t generation);
   int apply_meta(const std::shared_ptr<Region>& region, const RegionMeta& meta, bool staged);
   int apply_remove(const std::shared_ptr<Region>& region);
+  void drop_region(const std::shared_ptr<Region>& region);
   Code make_files(const RegionMeta& meta, bool stream, std::unique_ptr<NewRegion>* out, std::string* detail);
   int write_meta(const File& directory, const RegionMeta& meta);
   int stage_meta(const File& directory, const RegionMeta& meta);
@@ -263,8 +291,23 @@ class Store {
   uint64_t new_incarnation();
   RegionInfo info_of(const Region& region) const;
 
+  // store_snapshots.cc
+  class Staged;
+  Code may_snapshot(const std::string& name, const std::shared_ptr<Region>& region, const Conditions& conditions,
+                    std::string* detail) const;
+  Code may_restore(const std::shared_ptr<Region>& region, const Conditions& conditions, std::string* detail) const;
+  Code find_snapshot(const std::string& name, uint64_t id, Snapshot* found) const;
+  Code take_bytes(const std::string& name, const std::shared_ptr<Region>& region, const Conditions& conditions,
+                  const File& to, Snapshot* snapshot, std::string* detail);
+  Code copy_pages(const std::shared_ptr<Region>& region, const File& to, uint64_t size, SnapshotCopy* copy, int* error);
+  Code copy_code(const Region& region) const;
+  int open_snapshot(const std::string& name, uint64_t id, File* data) const;
+  int apply_snapshot(const Snapshot& snapshot);
+  int apply_forget(const Snapshot& snapshot);
+  Code open_snapshots(std::string* detail);
+
   StoreOptions options_;
-  File root_, regions_directory_, lease_;
+  File root_, regions_directory_, snapshots_directory_, lease_;
   Mapping words_mapping_;
   StoreWords* words_ = nullptr;
   Journal journal_;
@@ -278,7 +321,8 @@ class Store {
   std::condition_variable flusher_wake_, checkpointer_wake_, progress_;
   std::map<std::string, std::shared_ptr<Region>, std::less<>> regions_;
   std::map<uint64_t, std::shared_ptr<Region>> by_incarnation_;
-  ChainEnd head_;         // the last committed record
+  std::map<std::string, std::map<uint64_t, Snapshot>, std::less<>> snapshots_;  // by the region's name, by id
+  ChainEnd head_;                                                               // the last committed record
   ChainEnd applied_end_;  // the last of the unbroken run of applied ones
   uint64_t durable_ = 0;  // records up to it are on disk
   Overlay overlay_;

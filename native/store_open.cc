@@ -82,6 +82,11 @@ Code Store::open_files(std::string* detail) {
   if (int opened = open_directory_at(root_, "regions", &regions_directory_))
     return fail(detail, opened, "can't open " + dir + "/regions");
 
+  if (int made = make_directory_at(root_, "snapshots"); made && made != EEXIST)
+    return fail(detail, made, "can't make " + dir + "/snapshots");
+  if (int opened = open_directory_at(root_, "snapshots", &snapshots_directory_))
+    return fail(detail, opened, "can't open " + dir + "/snapshots");
+
   int error = journal_.open(root_);
   if (error == ENOENT) {
     std::vector<std::string> regions;
@@ -138,7 +143,7 @@ Code Store::open_regions(std::string* detail) {
     by_incarnation_[region->meta.incarnation] = region;
     regions_[name] = std::move(region);
   }
-  return Code::ok;
+  return open_snapshots(detail);
 }
 
 Code Store::recover(std::string* detail) {
@@ -311,14 +316,19 @@ int Store::redo(const RecordHeader* record, bool again) {
   RecordReader reader(record);
   if (record->kind == RecordKind::batch) {
     if (again) apply_images(record);
+  } else if (again && (record->kind == RecordKind::snapshot || record->kind == RecordKind::forget)) {
+    Snapshot snapshot;
+    if (decode_snapshot(reader.meta(), &snapshot))
+      if (int error = record->kind == RecordKind::snapshot ? apply_snapshot(snapshot) : apply_forget(snapshot))
+        return error;
   } else if (again) {
     RegionMeta meta;
     if (decode_meta(reader.meta(), &meta)) {
       auto it = by_incarnation_.find(meta.incarnation);
       std::shared_ptr<Region> region = it == by_incarnation_.end() ? nullptr : it->second;
       int error = 0;
-      if (record->kind == RecordKind::create && !region)
-        error = apply_create(meta);
+      if ((record->kind == RecordKind::create || record->kind == RecordKind::replace) && !region)
+        error = apply_create(meta, reader.region(record->region_count - 1).generation);
       else if (record->kind == RecordKind::meta && region && region->meta.meta_generation < meta.meta_generation)
         error = apply_meta(region, meta, false);
       else if (record->kind == RecordKind::remove && region)

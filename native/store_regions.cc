@@ -23,8 +23,7 @@ Code fail(std::string* detail, int error, const std::string& what) {
 // Of a change's outcome: the kind, padding and two generations. The meta follows.
 constexpr size_t kChangeAnswerBytes = 24;
 
-std::string new_name(uint64_t incarnation) { return ".new-" + std::to_string(incarnation); }
-std::string old_name(uint64_t incarnation) { return ".old-" + std::to_string(incarnation); }
+std::string old_snapshots_name(uint64_t incarnation) { return old_name(incarnation) + "-snapshots"; }
 
 bool any_match(const std::vector<Etag>& etags, const Region& region) {
   return std::any_of(etags.begin(), etags.end(), [&](const Etag& etag) {
@@ -82,10 +81,12 @@ bool Store::replay(const Conditions& c, MetaResult* result, Code* code) {
     RecordKind kind = static_cast<RecordKind>(answer[0]);
     memcpy(&info.generation, answer.data() + 8, 8);
     memcpy(&info.durable_generation, answer.data() + 16, 8);
-    if (!decode_meta(answer.subspan(kChangeAnswerBytes), &info.meta)) return true;
+    answer = answer.subspan(kChangeAnswerBytes);
+    const bool of_snapshot = kind == RecordKind::snapshot || kind == RecordKind::forget;
+    if (of_snapshot ? !decode_snapshot(answer, &result->snapshot) : !decode_meta(answer, &info.meta)) return true;
     result->replayed = true;
-    result->created = kind == RecordKind::create;
-    result->removed = kind == RecordKind::remove;
+    result->created = kind == RecordKind::create || kind == RecordKind::snapshot;
+    result->removed = kind == RecordKind::remove || kind == RecordKind::forget;
     *code = Code::ok;
   }
   return true;
@@ -96,10 +97,10 @@ uint64_t Store::new_incarnation() {
   return last_incarnation_;
 }
 
-// Bytes of the record that publish_meta() writes.
-uint64_t Store::change_bytes(const RegionMeta& meta, const Conditions& conditions) const {
-  uint64_t encoded = sizeof(MetaHeader) + meta.name.size() + meta.labels.size() + meta.path.size();
-  return record_bytes(1, {}, encoded, conditions.has_key ? sizeof(OutcomeHeader) + kChangeAnswerBytes + encoded : 0);
+// Bytes of the record that publish_change() writes.
+uint64_t Store::change_bytes(size_t regions, size_t payload_bytes, const Conditions& conditions) {
+  const uint64_t outcome = conditions.has_key ? sizeof(OutcomeHeader) + kChangeAnswerBytes + payload_bytes : 0;
+  return record_bytes(regions, {}, payload_bytes, outcome);
 }
 
 // Waits until nothing is pending and the ring has room for a record of `bytes`; then the caller may change regions, for
@@ -119,19 +120,19 @@ Code Store::become_quiet(Lock& lock, uint64_t bytes) {
   return code;
 }
 
-// Publishes and syncs a record about a region. The store is quiet(change_bytes()), and the caller applies on ok. On an
-// error, head_ tells whether the record was published all the same: then a recovery will take it up.
-Code Store::publish_meta(RecordKind kind, uint64_t generation, const RegionMeta& meta, const Conditions& conditions,
-                         std::string* detail) {
-  std::vector<uint8_t> encoded = encode_meta(meta);
+// Publishes and syncs a record about a region or a snapshot, `payload`. The outcome tells the generation of the last of the
+// regions that it names. The store is quiet(change_bytes()), and the caller applies on ok. On an error, head_ tells whether
+// the record was published all the same: then a recovery will take it up.
+Code Store::publish_change(RecordKind kind, std::span<const RecordRegion> named, std::span<const uint8_t> payload,
+                           const Conditions& conditions, std::string* detail) {
   std::vector<uint8_t> answer;
   OutcomeHeader outcome = {};
   if (conditions.has_key) {
     answer.resize(kChangeAnswerBytes);
     answer[0] = static_cast<uint8_t>(kind);
-    memcpy(answer.data() + 8, &generation, 8);
-    memcpy(answer.data() + 16, &generation, 8);
-    answer.insert(answer.end(), encoded.begin(), encoded.end());
+    memcpy(answer.data() + 8, &named.back().generation, 8);
+    memcpy(answer.data() + 16, &named.back().generation, 8);
+    answer.insert(answer.end(), payload.begin(), payload.end());
     memcpy(outcome.key, conditions.key, sizeof outcome.key);
     memcpy(outcome.fingerprint, conditions.fingerprint, sizeof outcome.fingerprint);
     outcome.answer_bytes = static_cast<uint32_t>(answer.size());
@@ -143,15 +144,14 @@ Code Store::publish_meta(RecordKind kind, uint64_t generation, const RegionMeta&
   header.lsn = head_.lsn + 1;
   header.salt = words_->salt;
   header.time_us = outcome.time_us = now_us();
-  header.total_bytes = change_bytes(meta, conditions);
-  header.region_count = 1;
-  header.meta_bytes = static_cast<uint32_t>(encoded.size());
+  header.total_bytes = change_bytes(named.size(), payload.size(), conditions);
+  header.region_count = static_cast<uint32_t>(named.size());
+  header.meta_bytes = static_cast<uint32_t>(payload.size());
   header.outcome_bytes = static_cast<uint32_t>(conditions.has_key ? sizeof outcome + answer.size() : 0);
   uint8_t* space = journal_.space_at(head_.position);
   RecordWriter writer(space, header, head_.crc);
-  RecordRegion named = {meta.incarnation, generation};
-  writer.regions({&named, 1});
-  writer.meta(encoded);
+  writer.regions(named);
+  writer.meta(payload);
   if (conditions.has_key) writer.outcome(outcome, answer);
   uint32_t crc = writer.finish();
   writer.seal(crc);
@@ -293,6 +293,7 @@ Code Store::publish(std::unique_ptr<NewRegion> made, const Conditions& condition
   }
   if (int error = sync_all(root_)) return fail(detail, error, "can't make region " + meta.name);
 
+  const std::vector<uint8_t> encoded = encode_meta(meta);
   Lock lock(lock_);
   Code code = Code::ok;
   for (;;) {
@@ -301,16 +302,17 @@ Code Store::publish(std::unique_ptr<NewRegion> made, const Conditions& condition
     // Asked again: another request may have made it meanwhile.
     code = may_create(meta.name, conditions, detail);
     if (code != Code::ok) return code;
-    uint64_t bytes = change_bytes(meta, conditions);
+    uint64_t bytes = change_bytes(1, encoded.size(), conditions);
     if (quiet(bytes)) break;
     code = become_quiet(lock, bytes);
     if (code != Code::ok) return code;
   }
   ChainEnd before = head_;
-  code = publish_meta(RecordKind::create, 0, meta, conditions, detail);
+  const RecordRegion named[] = {{meta.incarnation, 0}};
+  code = publish_change(RecordKind::create, named, encoded, conditions, detail);
   made->published = head_.lsn != before.lsn;  // from here on a recovery may want the files
   if (code != Code::ok) return code;
-  if (int error = apply_create(meta))
+  if (int error = apply_create(meta, 0))
     return leave_unfinished(before, error, "can't put region " + meta.name + " into place", detail);
   advance_applied();
   result->created = true;
@@ -318,11 +320,19 @@ Code Store::publish(std::unique_ptr<NewRegion> made, const Conditions& condition
   return Code::ok;
 }
 
-// Renames the made files into place and opens them. For a commit and for a recovery.
-int Store::apply_create(const RegionMeta& meta) {
+// Renames the made files into place, in that of a region which is being replaced, and opens them. For a commit and for a
+// recovery.
+int Store::apply_create(const RegionMeta& meta, uint64_t generation) {
   std::string from = new_name(meta.incarnation);
   // Put into place before, and removed since by a record that follows. What has the name now is another region.
   if (!exists_at(root_, from)) return 0;
+  if (auto it = regions_.find(meta.name); it != regions_.end()) {
+    const std::shared_ptr<Region> old = it->second;
+    old->retire();
+    if (int error = rename_at(root_, "regions/" + meta.name, old_name(old->meta.incarnation))) return error;
+    HOLDFAST_FAILPOINT("replace_old_renamed");
+    drop_region(old);
+  }
   if (int error = rename_at(root_, from, "regions/" + meta.name)) return error;
   if (int error = sync_all(regions_directory_)) return error;
   if (int error = sync_all(root_)) return error;
@@ -331,6 +341,7 @@ int Store::apply_create(const RegionMeta& meta) {
   if (int error = open_directory_at(regions_directory_, meta.name, &directory)) return error;
   auto region = std::make_shared<Region>();
   region->meta = meta;
+  region->generation = region->visible_generation = region->durable_generation = generation;
   if (int error = region->open(directory, false)) return error;
   if (int error = region->reset_control()) return error;
   last_incarnation_ = std::max(last_incarnation_, meta.incarnation);
@@ -366,6 +377,7 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
     resized = meta.size != region->meta.size;
     hardened = region->meta.durability == Durability::fast && meta.durability != Durability::fast;
     if ((resized || hardened) && region->faulted()) return Code::region_faulted;
+    if (resized && region->snapshotting) return Code::snapshot_in_progress;
     if (resized && (region->meta.flags & kMetaReadOnly) && (meta.flags & kMetaReadOnly)) return Code::region_read_only;
     if (meta.size < region->meta.size && !conditions.if_match && !conditions.if_generation) {
       *detail = "shrinking from " + std::to_string(region->meta.size) + " to " + std::to_string(meta.size) +
@@ -384,7 +396,7 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
       lock.lock();
       continue;
     }
-    uint64_t bytes = change_bytes(meta, conditions);
+    uint64_t bytes = change_bytes(1, encode_meta(meta).size(), conditions);
     if (quiet(bytes)) break;
     code = become_quiet(lock, bytes);
     if (code != Code::ok) return code;
@@ -418,10 +430,11 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
   }
   ChainEnd before = head_;
   uint64_t generation = region->generation + (resized ? 1 : 0);
+  const RecordRegion named[] = {{meta.incarnation, generation}};
   Code code = error ? fail(detail, error,
                            resized ? "can't resize region " + name + " to " + std::to_string(meta.size) + " bytes"
                                    : "can't change region " + name)
-                    : publish_meta(RecordKind::meta, generation, meta, conditions, detail);
+                    : publish_change(RecordKind::meta, named, encode_meta(meta), conditions, detail);
   if (head_.lsn == before.lsn) {
     if (meta.size > grown_from) truncate_to(region->data(), grown_from);
     remove_file_at(region->directory(), "meta.new");
@@ -466,13 +479,14 @@ Code Store::remove(const std::string& name, const Conditions& conditions, MetaRe
       region = it->second;
       code = check(region, conditions, detail);
       if (code != Code::ok) return code;
-      uint64_t bytes = change_bytes(region->meta, conditions);
+      uint64_t bytes = change_bytes(1, encode_meta(region->meta).size(), conditions);
       if (quiet(bytes)) break;
       code = become_quiet(lock, bytes);
       if (code != Code::ok) return code;
     }
     ChainEnd before = head_;
-    code = publish_meta(RecordKind::remove, region->generation, region->meta, conditions, detail);
+    const RecordRegion named[] = {{region->meta.incarnation, region->generation}};
+    code = publish_change(RecordKind::remove, named, encode_meta(region->meta), conditions, detail);
     if (code != Code::ok) return code;
     if (int error = apply_remove(region)) {
       region->set_fault(std::string("the region could not be removed: ") + strerror(error), 0);
@@ -482,21 +496,39 @@ Code Store::remove(const std::string& name, const Conditions& conditions, MetaRe
     result->removed = true;
   }
   // The blocks go without the lock: a large file takes its time.
-  if (int error = remove_tree_at(root_, old_name(region->meta.incarnation)))
+  int error = remove_tree_at(root_, old_name(region->meta.incarnation));
+  if (!error) error = remove_tree_at(root_, old_snapshots_name(region->meta.incarnation));
+  if (error)
     return fail(detail, error,
                 "region " + name + " is gone, but its files can't be unlinked; the next start tries again");
   return Code::ok;
 }
 
 int Store::apply_remove(const std::shared_ptr<Region>& region) {
-  if (int error = rename_at(root_, "regions/" + region->meta.name, old_name(region->meta.incarnation))) return error;
+  const std::string& name = region->meta.name;
+  region->retire();
+  // The snapshots first, and onto the disk: a redo looks for the region, and a successor of its name must have none.
+  if (exists_at(snapshots_directory_, name)) {
+    if (int error = rename_at(root_, "snapshots/" + name, old_snapshots_name(region->meta.incarnation))) return error;
+    HOLDFAST_FAILPOINT("remove_snapshots_renamed");
+    if (int error = sync_all(snapshots_directory_)) return error;
+    if (int error = sync_all(root_)) return error;
+  }
+  snapshots_.erase(name);
+  if (int error = rename_at(root_, "regions/" + name, old_name(region->meta.incarnation))) return error;
   HOLDFAST_FAILPOINT("remove_renamed");
   if (int error = sync_all(regions_directory_)) return error;
   if (int error = sync_all(root_)) return error;
+  drop_region(region);
+  return 0;
+}
+
+void Store::drop_region(const std::shared_ptr<Region>& region) {
   region->removed = true;
   by_incarnation_.erase(region->meta.incarnation);
   regions_.erase(region->meta.name);
-  return 0;
+  // A record that only this region lacked is missed by nobody any more.
+  find_poisoned();
 }
 
 }  // namespace holdfast

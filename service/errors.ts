@@ -68,6 +68,17 @@ const kinds = {
     "Ask for less, or leave out `Prefer: handling=strict`.",
   ),
   "region-read-only": kind(409, "The region is read-only", "PATCH it with `readOnly: false` to write."),
+  "region-adopted": kind(
+    409,
+    "The region is an operator's own file",
+    "The file stays in its place: write the snapshot's bytes into it.",
+  ),
+  "snapshot-in-progress": kind(
+    409,
+    "A snapshot of the region is being made",
+    "Until it is there, the region keeps its size and its files.",
+    { retryable: true },
+  ),
   "generation-compacted": kind(410, "That generation is no longer remembered", "Start again from the current one."),
   "etag-mismatch": kind(
     412,
@@ -140,7 +151,7 @@ const kinds = {
   "insufficient-storage": kind(
     507,
     "There is no room",
-    "The file system is full or the store has as many regions as it may.",
+    "The file system is full, the store has as many regions as it may, or the region as many snapshots.",
     { retryable: true },
   ),
 } satisfies Record<string, Kind>;
@@ -186,6 +197,10 @@ export const problemOfStoreCode: Readonly<Record<string, ProblemCode>> = {
   io_error: "internal",
   precondition_required: "precondition-required",
   cancelled: "draining",
+  snapshot_not_found: "snapshot-not-found",
+  too_many_snapshots: "insufficient-storage",
+  snapshot_in_progress: "snapshot-in-progress",
+  region_adopted: "region-adopted",
 };
 
 export interface ProblemOptions {
@@ -275,5 +290,7 @@ function withRetryAfter(
   headers: Readonly<Record<string, string>>,
 ): Readonly<Record<string, string>> {
   const { status } = problemKinds[code];
-  return status === 503 || code === "idempotency-in-progress" ? { "retry-after": "1", ...headers } : headers;
+  return status === 503 || code === "idempotency-in-progress" || code === "snapshot-in-progress"
+    ? { "retry-after": "1", ...headers }
+    : headers;
 }

@@ -5,7 +5,8 @@
  *
  * Prints the 64-bit word at each OFFSET (a multiple of 8) of one consistent snapshot. With --watch it takes snapshots
  * for that long and expects all the words to be equal in each: the words of a batch that writes them together. It ends
- * with one line, `snapshots N settled M generations G torn T`, and status 1 if any snapshot was torn.
+ * with one line, `snapshots N settled M generations G torn T`, and status 1 if any snapshot was torn. It also ends, with
+ * status 3, when what it maps is the region no more: that was deleted, or restored from a snapshot.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -54,6 +55,14 @@ static int snapshot(const holdfast_control* control, const uint8_t* data, const 
   return 0;
 }
 
+/* Nonzero, and says so: these are the last bytes of files that have left their place. A program that goes on maps the
+ * region's files anew. */
+static int removed(const holdfast_control* control) {
+  if (!holdfast_removed(control)) return 0;
+  fprintf(stderr, "removed: the region was deleted or restored, what is mapped is its old file\n");
+  return 1;
+}
+
 int main(int argc, char** argv) {
   size_t data_length, control_length;
   size_t offsets[WORDS_MAX];
@@ -96,16 +105,17 @@ int main(int argc, char** argv) {
       torn++;
       break;
     }
-  } while (watch && milliseconds() < end);
+  } while (watch && milliseconds() < end && !holdfast_removed(control));
   if (!watch) {
     if (!settled) {
       fprintf(stderr, "unsettled: a writer ended inside a batch and nobody has recovered it yet\n");
       return 1;
     }
     for (int i = 0; i < count; i++) printf("%zu %016llx\n", offsets[i], (unsigned long long)words[i]);
-    return 0;
+    return removed(control) ? 3 : 0;
   }
   printf("snapshots %llu settled %llu generations %llu torn %llu\n", (unsigned long long)snapshots,
          (unsigned long long)settled, (unsigned long long)generations, (unsigned long long)torn);
-  return torn != 0;
+  if (torn) return 1;
+  return removed(control) ? 3 : 0;
 }

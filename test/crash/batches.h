@@ -50,6 +50,7 @@ struct Expected {
   uint64_t generation = 0;
   bool exists = true;
   std::string labels = "{}";
+  std::vector<std::vector<uint8_t>> snapshots = {};  // their bytes, by age
   bool operator==(const Expected&) const = default;
 };
 using World = std::vector<Expected>;

@@ -110,6 +110,11 @@ const mutants: Record<string, Mutant> = {
   record_crc_not_asked: { bug: "a record is valid whatever its checksum says", by: { fuzzer: "recovery" } },
   // changes of regions, and the standby
   meta_placed_before_publish: { bug: "a region's new meta is in place before its record is committed", by: steps },
+  restore_keeps_incarnation: { bug: "older records can be redone into the bytes of a restore", by: steps },
+  snapshot_misses_copy_on_write: {
+    bug: "a page that a batch changes while it is copied is not saved first",
+    by: native("store_snapshots_test", "a batch that lands while pages are copied"),
+  },
   lease_not_asked: {
     bug: "two processes write to one store",
     by: native("store_test", "a store that is in use is refused, or waited for"),

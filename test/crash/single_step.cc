@@ -40,15 +40,31 @@ namespace {
 
 // ---- what the victim does ----
 
-enum class Act : uint32_t { to_ring_end, batch, flush, checkpoint, create, resize, label, mode, remove, close, open };
-constexpr const char* kActNames[] = {"(unstepped)",       "commit", "flush", "checkpoint", "create", "resize", "label",
-                                     "durability change", "remove", "close", "open"};
+enum class Act : uint32_t {
+  to_ring_end,
+  batch,
+  flush,
+  checkpoint,
+  create,
+  resize,
+  label,
+  mode,
+  remove,
+  close,
+  open,
+  snapshot,
+  restore,  // the oldest snapshot
+  forget    // the oldest snapshot
+};
+constexpr const char* kActNames[] = {
+    "(unstepped)",       "commit", "flush", "checkpoint", "create",   "resize",  "label",
+    "durability change", "remove", "close", "open",       "snapshot", "restore", "removal of a snapshot"};
 constexpr size_t kActs = std::size(kActNames);
 
 struct Action {
   Act act = Act::batch;
   RigBatch batch;                               // batch
-  uint32_t region = 0;                          // create, resize, label, mode, remove
+  uint32_t region = 0;                          // all that change a region or its snapshots
   uint64_t size = 0;                            // resize
   Durability durability = Durability::durable;  // mode
   bool stepped = true;                          // false: only to get the store into some state
@@ -67,7 +83,7 @@ struct Episode {
 
 bool changes_world(Act act) {
   return act == Act::batch || act == Act::create || act == Act::resize || act == Act::remove || act == Act::label ||
-         act == Act::mode;
+         act == Act::mode || act == Act::snapshot || act == Act::restore || act == Act::forget;
 }
 
 // Shared between rig and victim, written by the victim alone.
@@ -185,6 +201,25 @@ class Victim {
         shared_->issued = number;
         must(store_->remove(episode_.start[action.region].name, Conditions{}, &result, &detail), detail);
         break;
+      case Act::snapshot:
+        shared_->issued = number;
+        must(store_->make_snapshot(episode_.start[action.region].name, Conditions{}, &result, &detail), detail);
+        break;
+      case Act::restore:
+      case Act::forget: {
+        const std::string& name = episode_.start[action.region].name;
+        std::vector<Snapshot> snapshots;
+        must(store_->snapshots(name, &snapshots), name);
+        // Restoring asks for a condition.
+        Conditions any;
+        any.if_match = any.if_match_any = true;
+        shared_->issued = number;
+        const uint64_t oldest = snapshots.front().id;
+        must(action.act == Act::restore ? store_->restore(name, oldest, any, &result, &detail)
+                                        : store_->remove_snapshot(name, oldest, Conditions{}, &result, &detail),
+             detail);
+        break;
+      }
       case Act::close:
         store_->close();
         return;
@@ -547,7 +582,8 @@ class Judge {
       if (!compared(then[i])) continue;
       if (seen[i].exists != then[i].exists) return false;
       if (then[i].exists && (seen[i].generation != then[i].generation || seen[i].labels != then[i].labels ||
-                             seen[i].durability != then[i].durability || seen[i].bytes != then[i].bytes)) {
+                             seen[i].durability != then[i].durability || seen[i].bytes != then[i].bytes ||
+                             seen[i].snapshots != then[i].snapshots)) {
         return false;
       }
     }
@@ -572,6 +608,11 @@ class Judge {
       for (size_t at = 0; at < then[i].bytes.size(); ++at) {
         if (seen[i].bytes[at] != then[i].bytes[at]) return then[i].name + " differs at byte " + std::to_string(at);
       }
+      if (seen[i].snapshots.size() != then[i].snapshots.size()) {
+        return then[i].name + " has " + std::to_string(seen[i].snapshots.size()) + " snapshots instead of " +
+               std::to_string(then[i].snapshots.size());
+      }
+      if (seen[i].snapshots != then[i].snapshots) return "a snapshot of " + then[i].name + " has other bytes";
     }
     return "no difference";
   }
@@ -902,6 +943,7 @@ class Stepper {
 
 constexpr uint32_t kA = 0, kB = 1, kC = 2;
 constexpr char kRegionChanges[] = "changes of regions";
+constexpr char kSnapshots[] = "snapshots";
 
 using Make = void (*)(Random&, const World&, RigBatch*);
 
@@ -1028,6 +1070,7 @@ void finish(Episode* episode) {
       case Act::remove:
         world[action.region].exists = false;
         world[action.region].labels = "{}";
+        world[action.region].snapshots.clear();
         break;
       case Act::resize:
         world[action.region].bytes.resize(action.size, 0);
@@ -1038,6 +1081,16 @@ void finish(Episode* episode) {
         break;
       case Act::mode:
         world[action.region].durability = action.durability;
+        break;
+      case Act::snapshot:
+        world[action.region].snapshots.push_back(world[action.region].bytes);
+        break;
+      case Act::restore:
+        world[action.region].bytes = world[action.region].snapshots.front();
+        ++world[action.region].generation;
+        break;
+      case Act::forget:
+        world[action.region].snapshots.erase(world[action.region].snapshots.begin());
         break;
       default:
         break;
@@ -1152,6 +1205,52 @@ std::shared_ptr<const Episode> region_episode(const Mode& mode, uint64_t seed) {
   return episode;
 }
 
+// Snapshots that are made, restored and removed, with their region as well, and batches before and after.
+std::shared_ptr<const Episode> snapshot_episode(const Mode& mode, uint64_t seed) {
+  Random random(seed);
+  auto episode = std::make_shared<Episode>();
+  episode->shape = kSnapshots;
+  episode->mode = mode.name;
+  episode->seed = seed;
+  episode->start = start_world(mode);
+  const auto add = [&](Act act, bool stepped = true) -> Action& {
+    episode->actions.emplace_back();
+    episode->actions.back().act = act;
+    episode->actions.back().region = kA;
+    episode->actions.back().stepped = stepped;
+    return episode->actions.back();
+  };
+  const auto batch = [&](bool stepped) {
+    Action& action = add(Act::batch, stepped);
+    action.batch.write(kA, random.below(9000), random_bytes(random, random.between(1, 3000)));
+    action.batch.write(kB, 4000, random_bytes(random, 40));
+  };
+  const bool making = random.chance(20);
+  batch(false);
+  add(Act::snapshot, making);
+  batch(making);
+  if (!making) {
+    if (random.chance(30)) add(Act::resize, false).size = random.between(1, 20000);
+    if (random.chance(30)) add(Act::checkpoint, false);
+    switch (random.below(5)) {
+      case 0:
+        add(Act::remove);
+        break;
+      case 1:
+        add(Act::forget);
+        break;
+      default:
+        add(Act::restore);
+        batch(true);
+        if (random.chance(30)) add(Act::checkpoint);
+        break;
+    }
+  }
+  add(Act::flush);
+  finish(episode.get());
+  return episode;
+}
+
 // ---- the program ----
 
 struct Mutant {
@@ -1160,9 +1259,13 @@ struct Mutant {
   const char* shapes = "";  // only where it can show
 };
 const Mutant kMutants[] = {
-    {"apply_before_publish", false},  {"publish_before_checksum", false},
-    {"even_before_last_byte", false}, {"applied_before_apply", false},
-    {"redo_marks_first", true},       {"meta_placed_before_publish", false, kRegionChanges},
+    {"apply_before_publish", false},
+    {"publish_before_checksum", false},
+    {"even_before_last_byte", false},
+    {"applied_before_apply", false},
+    {"redo_marks_first", true},
+    {"meta_placed_before_publish", false, kRegionChanges},
+    {"restore_keeps_incarnation", false, kSnapshots},
 };
 
 struct Settings {
@@ -1183,9 +1286,10 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 // judgement failed.
 bool sweep(Stepper* stepper, const Settings& settings, uint64_t points, bool whole_tour) {
   struct Turn {
-    const Shape* shape;  // null: changes of regions
+    const Shape* shape;  // null: not a shape of batches
     const Mode* mode;
     bool keyed, at_ring_end;
+    const char* changes = kRegionChanges;  // without a shape
   };
   Random random(settings.seed);
   for (bool first_tour = true;; first_tour = false) {
@@ -1194,16 +1298,18 @@ bool sweep(Stepper* stepper, const Settings& settings, uint64_t points, bool who
       for (const Shape& shape : kShapes) turns.push_back({&shape, &mode, random.chance(50), random.chance(15)});
       turns.push_back({&kShapes[0], &mode, true, true});
       for (int i = 0; i < 4; ++i) turns.push_back({nullptr, &mode, false, false});
+      for (int i = 0; i < 2; ++i) turns.push_back({nullptr, &mode, false, false, kSnapshots});
     }
     for (size_t i = turns.size(); i > 1; --i) std::swap(turns[i - 1], turns[random.below(i)]);
     for (const Turn& turn : turns) {
       const uint64_t seed = random.next();
       if (!settings.only.empty() &&
-          (turn.shape == nullptr ? std::string(kRegionChanges) : turn.shape->name).find(settings.only) ==
+          (turn.shape == nullptr ? std::string(turn.changes) : turn.shape->name).find(settings.only) ==
               std::string::npos) {
         continue;
       }
-      const auto episode = turn.shape == nullptr
+      const auto episode = turn.shape == nullptr && turn.changes == kSnapshots ? snapshot_episode(*turn.mode, seed)
+                           : turn.shape == nullptr
                                ? region_episode(*turn.mode, seed)
                                : batch_episode(*turn.shape, *turn.mode, seed, turn.keyed, turn.at_ring_end,
                                                turn.at_ring_end ? 1 : random.between(1, turn.shape->group_max));

@@ -54,6 +54,7 @@ inline std::string observe(Store& store, const World& like, World* seen) {
     const std::optional<RegionInfo> info = store.info(region.name);
     region.exists = info.has_value();
     region.bytes.clear();
+    region.snapshots.clear();
     region.generation = 0;
     if (!info) continue;
     ++present;
@@ -70,6 +71,14 @@ inline std::string observe(Store& store, const World& like, World* seen) {
       return region.name + " can't be read: " + code_name(code);
     }
     if (facts.region.generation != info->generation) return region.name + " is read at another generation";
+    std::vector<Snapshot> snapshots;
+    store.snapshots(region.name, &snapshots);
+    for (const Snapshot& snapshot : snapshots) {
+      region.snapshots.emplace_back(snapshot.region.size);
+      std::vector<uint8_t>& bytes = region.snapshots.back();
+      code = store.read_snapshot(region.name, snapshot.id, 0, bytes.size(), bytes.data());
+      if (code != Code::ok) return "a snapshot of " + region.name + " can't be read: " + code_name(code);
+    }
   }
   if (store.names().size() != present) return "there are regions that nobody made";
   return "";

@@ -24,6 +24,7 @@
 #include "../../native/holdfast.h"
 #include "../../native/record.h"
 #include "../../native/region.h"
+#include "../../native/snapshot.h"
 
 namespace holdfast::consistency {
 
@@ -46,6 +47,7 @@ class Checker {
       read_words();
       walk();
       check_regions();
+      check_snapshots();
       check_outcomes();
     }
     return std::move(problems_);
@@ -83,7 +85,7 @@ class Checker {
   }
 
   void check_names() {
-    static const std::set<std::string> known = {"store.lock", "journal",    "regions",
+    static const std::set<std::string> known = {"store.lock", "journal",    "regions",        "snapshots",
                                                 "outcomes.0", "outcomes.1", "journal.corrupt"};
     std::vector<std::string> names;
     list_directory(root_, &names);
@@ -228,7 +230,7 @@ class Checker {
     const auto left = [&] { return static_cast<uint64_t>(end - at); };
     const bool batch = record->kind == RecordKind::batch;
     bool good =
-        demand(record->kind >= RecordKind::batch && record->kind <= RecordKind::remove, name + " is of no kind");
+        demand(record->kind >= RecordKind::batch && record->kind <= RecordKind::forget, name + " is of no kind");
     good &= demand(record->region_count >= 1 && record->region_count <= kRegionsPerBatchMax,
                    name + " names no or too many regions");
     good &= demand((record->flags & ~(kRecordHasOutcome | kRecordSynced)) == 0 && record->reserved == 0,
@@ -238,6 +240,9 @@ class Checker {
         name + " has what its kind has not");
     good &= demand(batch || (record->flags & kRecordSynced), name + " changes a region without a sync");
     if (!good || !demand(left() >= record->region_count * sizeof(RecordRegion), name + " is too short")) return false;
+    demand(batch || record->region_count == (record->kind == RecordKind::replace ? 2 : 1),
+           name + " names another number of regions than its kind does");
+    uint64_t replaced = 0;
     for (uint32_t i = 0; i < record->region_count; i++, at += sizeof(RecordRegion)) {
       RecordRegion region;
       memcpy(&region, at, sizeof region);
@@ -245,6 +250,12 @@ class Checker {
       if (record->kind == RecordKind::create) {
         demand(known == generations_.end() && region.generation == 0, name + " creates what was there");
         generations_[region.incarnation] = 0;
+        continue;
+      }
+      if (record->kind == RecordKind::replace && i == 1) {
+        demand(known == generations_.end() && region.generation == replaced + 1,
+               name + " replaces a region by one that was there, or at another generation than the next");
+        generations_[region.incarnation] = region.generation;
         continue;
       }
       if (!demand(known != generations_.end(), name + " names an unknown region")) continue;
@@ -255,7 +266,8 @@ class Checker {
       demand(ahead || (batch ? step == 1 : step <= 1),
              name + " takes a region from generation " + text(known->second) + " to " + text(region.generation));
       known->second = std::max(known->second, region.generation);
-      if (record->kind == RecordKind::remove) generations_.erase(known);
+      replaced = known->second;
+      if (record->kind == RecordKind::remove || record->kind == RecordKind::replace) generations_.erase(known);
     }
     for (uint32_t i = 0; i < record->image_count; i++) {
       ImageHeader image;
@@ -269,7 +281,12 @@ class Checker {
     }
     if (!demand(left() >= padded_to(record->meta_bytes, 8), name + " ends in its meta")) return false;
     RegionMeta meta;
-    if (!batch) demand(decode_meta({at, record->meta_bytes}, &meta), name + " has a meta that does not decode");
+    Snapshot snapshot;
+    const bool of_snapshot = record->kind == RecordKind::snapshot || record->kind == RecordKind::forget;
+    if (of_snapshot)
+      demand(decode_snapshot({at, record->meta_bytes}, &snapshot), name + " has a snapshot that does not decode");
+    else if (!batch)
+      demand(decode_meta({at, record->meta_bytes}, &meta), name + " has a meta that does not decode");
     at += padded_to(record->meta_bytes, 8);
     if (!demand(left() >= record->outcome_bytes, name + " ends in its outcome")) return false;
     if (record->flags & kRecordHasOutcome) {
@@ -375,7 +392,9 @@ class Checker {
     if (!words_ || (unfinished && control.magic == 0)) return;
     if (!demand(control.magic == HOLDFAST_CONTROL_MAGIC && control.version == 1, path + "/control is no control page"))
       return;
-    demand(control.state == HOLDFAST_STATE_OK || faulted, path + "/control has no known state");
+    // Told before the renames: only a kill can have fallen between.
+    const bool retired = control.state == HOLDFAST_STATE_REMOVED && unfinished;
+    demand(control.state == HOLDFAST_STATE_OK || faulted || retired, path + "/control has no known state");
     demand(control.incarnation == region.meta.incarnation, path + "/control speaks of another incarnation");
     if (there)
       demand(control.data_device == facts.device && control.data_inode == facts.inode,
@@ -396,6 +415,44 @@ class Checker {
       if (!demand(bytes[offset] == byte, path + "/data differs at " + text(offset) + " from what the records say"))
         break;
     }
+  }
+
+  void check_snapshots() {
+    File directory;
+    std::vector<std::string> regions;
+    if (!demand(open_at(root_, "snapshots", O_RDONLY | O_DIRECTORY, &directory) == 0 &&
+                    list_directory(directory, &regions) == 0,
+                "snapshots can't be listed"))
+      return;
+    for (const std::string& name : regions) {
+      demand(killed() || std::any_of(found_.begin(), found_.end(),
+                                     [&](const auto& found) { return found.second.meta.name == name; }),
+             "snapshots/" + name + " are of no region");
+      File parent;
+      std::vector<std::string> ids;
+      if (!demand(open_directory_at(directory, name, &parent) == 0 && list_directory(parent, &ids) == 0,
+                  "snapshots/" + name + " can't be listed"))
+        continue;
+      for (const std::string& id : ids) check_snapshot(name, id);
+    }
+  }
+
+  // Whole from the moment it has its name: nothing in it is ever unfinished.
+  void check_snapshot(const std::string& region, const std::string& id) {
+    const std::string path = "snapshots/" + region + "/" + id;
+    File directory, data;
+    FileFacts facts;
+    std::vector<std::string> files;
+    const bool listed = open_directory_at(root_, path, &directory) == 0 && list_directory(directory, &files) == 0;
+    demand(listed && files == std::vector<std::string>{"data", "meta"}, path + " has other files than its two");
+    Bytes bytes;
+    Snapshot snapshot;
+    if (!demand(read(path + "/meta", &bytes) && decode_snapshot(bytes, &snapshot), path + "/meta does not decode"))
+      return;
+    demand(snapshot_name(snapshot.id) == id && snapshot.region.name == region, path + "/meta is another one's");
+    demand(open_at(root_, path + "/data", O_RDONLY, &data) == 0 && file_facts(data, &facts) == 0 &&
+               facts.size == snapshot.region.size,
+           path + "/data is not as long as the region was");
   }
 
   void check_redo(const Found& region) {
