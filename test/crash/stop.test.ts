@@ -6,11 +6,13 @@ import { connect } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import t, { type Test } from "tap";
+import { judge, makeRegions, scan } from "../../docker/drill/judge.js";
+import { Ledger } from "../../docker/drill/ledger.js";
+import { Load } from "../../docker/drill/load.js";
 import { lifecycle } from "../../native/index.js";
 import { RawClient } from "../raw-client.js";
 import { freshDir, main, ServiceProcess, type StartOptions } from "../service-process.js";
 import { slowness } from "../slowness.js";
-import { Load, loadRegionBytes, verdict } from "./load.js";
 
 /** How much later than promised something may be seen, on a machine at rest. */
 const slackMs = 150;
@@ -39,16 +41,31 @@ async function createRegion(
   if (answer.status !== 201) throw new Error(answer.body);
 }
 
-/** The service with a region `demo` of 16 KiB. */
+/** The service with a region `demo`. */
 async function startedWithDemo(t: Test, options: StartOptions = {}): Promise<ServiceProcess> {
   const service = await started(t, options);
-  await createRegion(service, "demo", loadRegionBytes);
+  await createRegion(service, "demo", 16384);
   return service;
 }
 
 async function contentOf(service: ServiceProcess): Promise<Buffer> {
   return Buffer.from(await (await fetch(`http://127.0.0.1:${service.port}/v1/regions/demo/content`)).arrayBuffer());
 }
+
+const targetOf = ({ port }: ServiceProcess) => ({ host: "127.0.0.1", port });
+
+/** Eight clients of durable regions, who have been at it for a while. */
+async function underLoad(service: ServiceProcess): Promise<{ ledger: Ledger; load: Load }> {
+  const ledger = new Ledger(["durable", "durable", "durable"]);
+  await makeRegions(targetOf(service), ledger.epoch);
+  const load = new Load(targetOf(service), ledger, { connections: 8, readers: 0 });
+  await sleep(300);
+  return { ledger, load };
+}
+
+/** What a later start has lost or torn of that. */
+const violationsIn = async (service: ServiceProcess, { epoch }: Ledger) =>
+  judge(epoch, await scan(targetOf(service), epoch)).violations;
 
 interface LifecycleStatus {
   previousRun: object | null;
@@ -311,8 +328,7 @@ t.test("^C under npm start: the first drains, the second cuts at once", async (t
 
 t.test("an event loop that is blocked: exit 75 at the soft deadline, nothing that was answered is lost", async (t) => {
   const { service, block } = await blockable(t);
-  const load = new Load(service.port, "demo", new Array(8).fill(0));
-  await sleep(300);
+  const { ledger, load } = await underLoad(service);
   await block(5000);
   await sleep(50);
   const { code, ms } = await service.stop();
@@ -320,13 +336,9 @@ t.test("an event loop that is blocked: exit 75 at the soft deadline, nothing tha
   between(t, ms, 599, 650, "TERM to exit");
   t.ok(service.find("event_loop_blocked"));
   t.match(service.find("exit"), { code: 75, reason: "event_loop_blocked", gate: 0 });
-  await load.ended();
+  await load.stop();
   const again = await started(t, { dir: service.dir });
-  const bytes = await contentOf(again);
-  t.strictSame(
-    load.ledgers.flatMap((ledger, client) => verdict(bytes, client, ledger) ?? []),
-    [],
-  );
+  t.strictSame(await violationsIn(again, ledger), []);
   t.match((await statusOf(again)).previousRun, { state: "ended", code: 75, reason: "event_loop_blocked" });
 });
 
@@ -408,18 +420,13 @@ t.test("time in the freezer does not count", async (t) => {
 
 t.test("immediate: exits at once with 75, and still no batch is cut", async (t) => {
   const service = await startedWithDemo(t, { flags: ["--shutdown-mode=immediate"] });
-  const load = new Load(service.port, "demo", new Array(8).fill(0));
-  await sleep(300);
+  const { ledger, load } = await underLoad(service);
   const { code, ms } = await service.stop();
   t.equal(code, 75);
   between(t, ms, 0, 20, "TERM to exit");
-  await load.ended();
+  await load.stop();
   const again = await started(t, { dir: service.dir });
-  const bytes = await contentOf(again);
-  t.strictSame(
-    load.ledgers.flatMap((ledger, client) => verdict(bytes, client, ledger) ?? []),
-    [],
-  );
+  t.strictSame(await violationsIn(again, ledger), []);
 });
 
 t.test("a TERM every 10 ms of the start-up", async (t) => {
