@@ -130,7 +130,7 @@ async function makePrograms(...variants) {
 async function buildPrograms() {
   demandTools();
   say("compiling the native test programs");
-  await makePrograms("debug", "release", "asan");
+  await makePrograms("debug", "release", "asan", "tsan/store_threads_test");
 }
 
 async function buildFuzzers() {

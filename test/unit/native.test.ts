@@ -7,6 +7,8 @@ import t from "tap";
 const root = new URL("../../../", import.meta.url);
 // asan finds what the others only suffer from; release is the code that is shipped, as its optimizer left it.
 const variants = ["debug", "release", "asan"];
+// What is made to be looked at by ThreadSanitizer; the others fork, or have one thread.
+const threaded = "store_threads_test";
 const endsWithinMs = 240_000;
 
 interface Ended {
@@ -36,7 +38,7 @@ const programs = readdirSync(new URL("test/native/", root))
   .sort();
 
 for (const program of programs) {
-  for (const variant of variants) {
+  for (const variant of program === threaded ? [...variants, "tsan"] : variants) {
     t.test(`${program} (${variant})`, async (t) => {
       const { stdout, stderr, how } = await runToEnd(new URL(`build/test-native/${variant}/${program}`, root));
       let points = 0;
