@@ -250,6 +250,7 @@ Napi::Value open(Info info) {
   options.directory = text(o.Get("dir"));
   options.journal_bytes = whole(o, "journalBytes");
   options.regions_max = static_cast<uint32_t>(whole(o, "regionsMax"));
+  options.snapshots_max = static_cast<uint32_t>(whole(o, "snapshotsMax"));
   options.flush_interval_ms = static_cast<uint32_t>(whole(o, "flushIntervalMs"));
   options.checkpoint_interval_ms = static_cast<uint32_t>(whole(o, "checkpointIntervalMs"));
   options.full_wait_ms_max = static_cast<uint32_t>(whole(o, "fullWaitMsMax"));
@@ -456,6 +457,115 @@ Napi::Value remove(Info info) {
   });
 }
 
+Napi::Object snapshot_object(Napi::Env env, const Snapshot& snapshot) {
+  Napi::Object o = Napi::Object::New(env);
+  o["id"] = number(env, snapshot.id);
+  o["generation"] = number(env, snapshot.generation);
+  o["size"] = number(env, snapshot.region.size);
+  o["createdAtMs"] = number(env, snapshot.created_us / 1000);
+  return o;
+}
+
+// Runs a change of snapshots; resolves to {replayed, snapshot}.
+Napi::Value change_snapshots(Info info, std::function<Code(Store&, MetaResult*, std::string*)> work) {
+  Shared shared = handle(info);
+  auto result = std::make_shared<MetaResult>();
+  return Task::start(
+      info.Env(), [shared, result, work](std::string* detail) { return work(*shared->store, result.get(), detail); },
+      [result](Napi::Env env) -> Napi::Value {
+        Napi::Object o = Napi::Object::New(env);
+        o["replayed"] = Napi::Boolean::New(env, result->replayed);
+        o["snapshot"] = snapshot_object(env, result->snapshot);
+        return o;
+      });
+}
+
+Napi::Value make_snapshot(Info info) {
+  std::string name = text(info[1]);
+  Conditions conditions = conditions_of(info[2].As<Napi::Object>());
+  return change_snapshots(info, [name, conditions](Store& store, MetaResult* result, std::string* detail) {
+    return store.make_snapshot(name, conditions, result, detail);
+  });
+}
+
+Napi::Value remove_snapshot(Info info) {
+  std::string name = text(info[1]);
+  uint64_t id = whole(info[2]);
+  Conditions conditions = conditions_of(info[3].As<Napi::Object>());
+  return change_snapshots(info, [name, id, conditions](Store& store, MetaResult* result, std::string* detail) {
+    return store.remove_snapshot(name, id, conditions, result, detail);
+  });
+}
+
+Napi::Value restore(Info info) {
+  std::string name = text(info[1]);
+  uint64_t id = whole(info[2]);
+  Conditions conditions = conditions_of(info[3].As<Napi::Object>());
+  return change(info, [name, id, conditions](Store& store, MetaResult* result, std::string* detail) {
+    return store.restore(name, id, conditions, result, detail);
+  });
+}
+
+// (handle, name) -> array by age | undefined: no such region
+Napi::Value snapshots(Info info) {
+  std::vector<Snapshot> list;
+  if (handle(info)->store->snapshots(text(info[1]), &list) != Code::ok) return info.Env().Undefined();
+  Napi::Array array = Napi::Array::New(info.Env(), list.size());
+  for (uint32_t i = 0; i < list.size(); i++) array[i] = snapshot_object(info.Env(), list[i]);
+  return array;
+}
+
+Napi::Value snapshot(Info info) {
+  auto found = handle(info)->store->snapshot(text(info[1]), whole(info[2]));
+  if (!found) return info.Env().Undefined();
+  return snapshot_object(info.Env(), *found);
+}
+
+// (handle, name, id, offset, into: Uint8Array) -> Promise<undefined>; nobody may look into the array before it settles.
+Napi::Value read_snapshot(Info info) {
+  Shared shared = handle(info);
+  std::string name = text(info[1]);
+  uint64_t id = whole(info[2]), offset = whole(info[3]);
+  Napi::Uint8Array into = info[4].As<Napi::Uint8Array>();
+  auto kept = std::make_shared<Napi::Reference<Napi::Uint8Array>>(Napi::Persistent(into));
+  std::span<uint8_t> bytes(into.Data(), into.ByteLength());
+  return Task::start(
+      info.Env(),
+      [shared, name, id, offset, bytes](std::string*) {
+        return shared->store->read_snapshot(name, id, offset, bytes.size(), bytes.data());
+      },
+      [kept](Napi::Env env) -> Napi::Value { return env.Undefined(); });
+}
+
+// (handle, name, id, offset, most) -> Promise<Float64Array>: five facts, where to go on, then offset and length of each range
+Napi::Value compare(Info info) {
+  Shared shared = handle(info);
+  std::string name = text(info[1]);
+  uint64_t id = whole(info[2]), offset = whole(info[3]), most = whole(info[4]);
+  struct Found {
+    std::vector<Span64> ranges;
+    uint64_t next = 0;
+    Store::ReadFacts facts = {};
+  };
+  auto found = std::make_shared<Found>();
+  return Task::start(
+      info.Env(),
+      [shared, found, name, id, offset, most](std::string*) {
+        return shared->store->compare(name, id, offset, most, &found->ranges, &found->next, &found->facts);
+      },
+      [found](Napi::Env env) -> Napi::Value {
+        Napi::Float64Array numbers = Napi::Float64Array::New(env, 6 + 2 * found->ranges.size());
+        put_facts({numbers.Data(), 5}, found->facts);
+        double* to = numbers.Data() + 5;
+        *to++ = static_cast<double>(found->next);
+        for (const Span64& range : found->ranges) {
+          *to++ = static_cast<double>(range.offset);
+          *to++ = static_cast<double>(range.length);
+        }
+        return numbers;
+      });
+}
+
 // A streamed region and what its publication depends on.
 struct Uploading {
   std::unique_ptr<NewRegion> made;
@@ -637,6 +747,13 @@ void export_store(Napi::Env env, Napi::Object exports) {
   add("create", create);
   add("update", update);
   add("remove", remove);
+  add("makeSnapshot", make_snapshot);
+  add("removeSnapshot", remove_snapshot);
+  add("restore", restore);
+  add("snapshots", snapshots);
+  add("snapshot", snapshot);
+  add("readSnapshot", read_snapshot);
+  add("compare", compare);
   add("uploadBegin", upload_begin);
   add("uploadWrite", upload_write);
   add("uploadCommit", upload_commit);

@@ -41,6 +41,8 @@ export interface StoreOptions {
   /** The ring; raised to four of the largest batches. */
   journalBytes: number;
   regionsMax: number;
+  /** Of a region. */
+  snapshotsMax: number;
   /** An ordered batch is durable and visible after at most this. */
   flushIntervalMs: number;
   checkpointIntervalMs: number;
@@ -143,6 +145,30 @@ export interface Extent {
 
 export interface ExtentList extends Etag {
   extents: Extent[];
+  durableGeneration: number;
+  size: number;
+}
+
+/** The bytes of a region as they were at one generation. */
+export interface Snapshot {
+  /** Unique in the store and for ever; greater than that of every earlier one. */
+  id: number;
+  generation: number;
+  size: number;
+  createdAtMs: number;
+}
+
+export interface SnapshotAnswer {
+  /** The outcome of an earlier request with the same key. */
+  replayed: boolean;
+  snapshot: Snapshot;
+}
+
+/** What of a region differs from a snapshot. */
+export interface Comparison extends Etag {
+  ranges: { offset: number; length: number }[];
+  /** Where to go on; the region's size at the end. */
+  next: number;
   durableGeneration: number;
   size: number;
 }
@@ -351,6 +377,56 @@ export class Store {
   /** @throws StoreError */
   remove(name: string, o: Conditions): Promise<MetaAnswer> {
     return change(addon.store.remove(this.#native, name, o));
+  }
+
+  /**
+   * Makes a snapshot while batches go on; the region keeps its size and files until it is there. @throws StoreError
+   * snapshot_in_progress, too_many_snapshots, insufficient_storage, region_faulted
+   */
+  makeSnapshot(name: string, o: Conditions): Promise<SnapshotAnswer> {
+    return told(addon.store.makeSnapshot(this.#native, name, o));
+  }
+
+  /** @throws StoreError snapshot_not_found */
+  removeSnapshot(name: string, id: number, o: Conditions): Promise<SnapshotAnswer> {
+    return told(addon.store.removeSnapshot(this.#native, name, id, o));
+  }
+
+  /**
+   * Puts the bytes of a snapshot in the place of the region's, as a new incarnation at the next generation. @throws
+   * StoreError precondition_required without a condition, region_adopted, snapshot_in_progress, insufficient_storage
+   */
+  restore(name: string, id: number, o: Conditions): Promise<MetaAnswer> {
+    return change(addon.store.restore(this.#native, name, id, o));
+  }
+
+  /** By age; undefined: no such region. */
+  snapshots(name: string): Snapshot[] | undefined {
+    return addon.store.snapshots(this.#native, name);
+  }
+
+  snapshot(name: string, id: number): Snapshot | undefined {
+    return addon.store.snapshot(this.#native, name, id);
+  }
+
+  /** @throws StoreError snapshot_not_found, out_of_bounds */
+  async readSnapshot(name: string, id: number, offset: number, length: number): Promise<Buffer> {
+    const bytes = Buffer.allocUnsafe(length);
+    await told(addon.store.readSnapshot(this.#native, name, id, offset, bytes));
+    return bytes;
+  }
+
+  /**
+   * Ranges from `offset` on that differ from a snapshot, at most `countMax`, found by looking at a bounded number of
+   * bytes: maybe none, with more to look at. @throws StoreError snapshot_not_found, region_faulted
+   */
+  async compare(name: string, id: number, offset: number, countMax: number): Promise<Comparison> {
+    const numbers: Float64Array = await told(addon.store.compare(this.#native, name, id, offset, countMax));
+    const ranges: Comparison["ranges"] = [];
+    for (let at = 6; at < numbers.length; at += 2) {
+      ranges.push({ offset: numbers[at] as number, length: numbers[at + 1] as number });
+    }
+    return { ...factsOf(numbers), next: numbers[5] as number, ranges };
   }
 
   /** @throws StoreError */

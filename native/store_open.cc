@@ -318,7 +318,7 @@ int Store::redo(const RecordHeader* record, bool again) {
     if (again) apply_images(record);
   } else if (again && (record->kind == RecordKind::snapshot || record->kind == RecordKind::forget)) {
     Snapshot snapshot;
-    if (decode_snapshot(reader.meta(), &snapshot))
+    if (decode_snapshot(reader.meta(), &snapshot) && region_name_valid(snapshot.region.name))
       if (int error = record->kind == RecordKind::snapshot ? apply_snapshot(snapshot) : apply_forget(snapshot))
         return error;
   } else if (again) {
@@ -328,7 +328,7 @@ int Store::redo(const RecordHeader* record, bool again) {
       std::shared_ptr<Region> region = it == by_incarnation_.end() ? nullptr : it->second;
       int error = 0;
       if ((record->kind == RecordKind::create || record->kind == RecordKind::replace) && !region)
-        error = apply_create(meta, reader.region(record->region_count - 1).generation);
+        error = apply_create(meta, record->region_count ? reader.region(record->region_count - 1).generation : 0);
       else if (record->kind == RecordKind::meta && region && region->meta.meta_generation < meta.meta_generation)
         error = apply_meta(region, meta, false);
       else if (record->kind == RecordKind::remove && region)

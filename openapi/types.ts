@@ -305,6 +305,10 @@ export interface Operations {
     };
     query?: {
       /**
+       * Of a snapshot of the region, in place of what it holds now.
+       */
+      snapshot?: string;
+      /**
        * Suggest to save the bytes as a file.
        */
       download?: "1";
@@ -493,11 +497,139 @@ export interface Operations {
        */
       limit?: number;
       /**
-       * Ranges that changed after this generation, in place of data and holes.
+       * Ranges that changed after this generation, or that differ from a snapshot (`snapshot:ID`), in place of data and holes.
        */
-      since?: number;
+      since?: number | string;
     };
     answer: ExtentPage;
+  };
+  /**
+   * List snapshots
+   */
+  listSnapshots: {
+    path: {
+      /**
+       * Name of the region. Never contains `..`.
+       */
+      region: string;
+    };
+    answer: SnapshotList;
+  };
+  /**
+   * Make a snapshot
+   */
+  createSnapshot: {
+    path: {
+      /**
+       * Name of the region. Never contains `..`.
+       */
+      region: string;
+    };
+    headers?: {
+      /**
+       * Only if the region's entity tag is one of these.
+       */
+      "if-match"?: string;
+      /**
+       * Only if the region's entity tag is none of these.
+       */
+      "if-none-match"?: string;
+      /**
+       * Only if the region is at this generation.
+       */
+      "region-if-generation"?: number;
+      /**
+       * Makes a retry exact: the same key and request get the first one's answer.
+       */
+      "idempotency-key"?: string;
+    };
+    answer: Snapshot;
+  };
+  /**
+   * Look at a snapshot
+   */
+  getSnapshot: {
+    path: {
+      /**
+       * Name of the region. Never contains `..`.
+       */
+      region: string;
+      /**
+       * Id of the snapshot; of two, the greater one is the later.
+       */
+      snapshot: string;
+    };
+    headers?: {
+      /**
+       * Only if the region's entity tag is one of these.
+       */
+      "if-match"?: string;
+      /**
+       * Only if the region's entity tag is none of these.
+       */
+      "if-none-match"?: string;
+      /**
+       * Only if the region is at this generation.
+       */
+      "region-if-generation"?: number;
+    };
+    answer: Snapshot;
+  };
+  /**
+   * Delete a snapshot
+   */
+  deleteSnapshot: {
+    path: {
+      /**
+       * Name of the region. Never contains `..`.
+       */
+      region: string;
+      /**
+       * Id of the snapshot; of two, the greater one is the later.
+       */
+      snapshot: string;
+    };
+    headers?: {
+      /**
+       * Makes a retry exact: the same key and request get the first one's answer.
+       */
+      "idempotency-key"?: string;
+    };
+    answer: undefined;
+  };
+  /**
+   * Restore a snapshot
+   */
+  restoreSnapshot: {
+    path: {
+      /**
+       * Name of the region. Never contains `..`.
+       */
+      region: string;
+      /**
+       * Id of the snapshot; of two, the greater one is the later.
+       */
+      snapshot: string;
+    };
+    headers?: {
+      /**
+       * Only if the region's entity tag is one of these.
+       */
+      "if-match"?: string;
+      /**
+       * Only if the region's entity tag is none of these.
+       */
+      "if-none-match"?: string;
+      /**
+       * Only if the region is at this generation.
+       */
+      "region-if-generation"?: number;
+      /**
+       * Makes a retry exact: the same key and request get the first one's answer.
+       */
+      "idempotency-key"?: string;
+    };
+    answer: Region;
   };
   /**
    * Load a cell
@@ -1093,6 +1225,42 @@ export interface Extent {
   kind: "data" | "hole" | "changed";
 }
 /**
+ * The snapshots of a region.
+ */
+export interface SnapshotList {
+  /**
+   * By age, the oldest first.
+   *
+   * @maxItems 1024
+   */
+  items: Snapshot[];
+}
+/**
+ * The bytes of a region as they were at one generation.
+ */
+export interface Snapshot {
+  /**
+   * Id of the snapshot; of two, the greater one is the later.
+   */
+  id: string;
+  /**
+   * The region's generation that it is of.
+   */
+  generation: number;
+  /**
+   * Bytes. At most `regionBytesMax` of GET /v1/limits.
+   */
+  size: number;
+  /**
+   * Entity tag of its bytes. They never change.
+   */
+  etag: string;
+  /**
+   * When its bytes were the region's.
+   */
+  createdAt: string;
+}
+/**
  * A cell's value, and the generation that it is of.
  */
 export interface Cell {
@@ -1277,9 +1445,9 @@ export interface Change {
   /**
    * What it was.
    */
-  kind: "batch" | "resize";
+  kind: "batch" | "resize" | "restore";
   /**
-   * Bytes that were written, or that a resize added or took away: by offset and apart from each other. Of a batch of more ranges, fewer that cover them.
+   * Bytes that were written, that a resize added or took away, or that a restore may have changed: by offset and apart from each other. Of a batch of more ranges, fewer that cover them.
    *
    * @maxItems 16
    */
@@ -1365,6 +1533,10 @@ export interface Limits {
    * Regions.
    */
   regionsMax: number;
+  /**
+   * Snapshots of a region.
+   */
+  snapshotsMax: number;
   /**
    * Size of a region.
    */
@@ -3050,6 +3222,11 @@ export const operations: Record<
   patchContent: { method: "PATCH", path: "/v1/regions/{region}/content", mediaType: "message/byterange", keyed: true },
   digestRegion: { method: "GET", path: "/v1/regions/{region}/digest", mediaType: undefined, keyed: false },
   listExtents: { method: "GET", path: "/v1/regions/{region}/extents", mediaType: undefined, keyed: false },
+  listSnapshots: { method: "GET", path: "/v1/regions/{region}/snapshots", mediaType: undefined, keyed: false },
+  createSnapshot: { method: "POST", path: "/v1/regions/{region}/snapshots", mediaType: undefined, keyed: true },
+  getSnapshot: { method: "GET", path: "/v1/regions/{region}/snapshots/{snapshot}", mediaType: undefined, keyed: false },
+  deleteSnapshot: { method: "DELETE", path: "/v1/regions/{region}/snapshots/{snapshot}", mediaType: undefined, keyed: true },
+  restoreSnapshot: { method: "POST", path: "/v1/regions/{region}/snapshots/{snapshot}/restores", mediaType: undefined, keyed: true },
   loadCell: { method: "GET", path: "/v1/regions/{region}/cells/{offset}", mediaType: undefined, keyed: false },
   storeCell: { method: "PUT", path: "/v1/regions/{region}/cells/{offset}", mediaType: "application/json", keyed: true },
   modifyCell: { method: "POST", path: "/v1/regions/{region}/cells/{offset}", mediaType: "application/json", keyed: true },

@@ -25,11 +25,13 @@ import { digestRoutes } from "./routes/digest.js";
 import { extentRoutes } from "./routes/extents.js";
 import { regionRoutes } from "./routes/regions.js";
 import { serviceRoutes } from "./routes/service.js";
+import { snapshotRoutes } from "./routes/snapshots.js";
 import { viewRoutes } from "./routes/view.js";
 import { components } from "./schemas.js";
 import { Batches } from "./store/batches.js";
 import { ChangeFeed } from "./store/change-feed.js";
 import { RegionChanges } from "./store/regions.js";
+import { Snapshots } from "./store/snapshots.js";
 import type { Store } from "./store/store.js";
 import type { Tracing } from "./tracing.js";
 import { addConsole } from "./ui.js";
@@ -124,6 +126,7 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
     batches,
     batchesOf: tracing === undefined ? () => batches : (request) => tracing.batchesOf(batches, request),
     changes: new RegionChanges(feed),
+    snapshots: new Snapshots(feed),
     feed,
     readBuffers: new ReadBuffers(idleReadBytesMax),
     metrics,
@@ -133,6 +136,7 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
   byteRangePatchRoutes(app, context);
   digestRoutes(app, context);
   extentRoutes(app, context);
+  snapshotRoutes(app, context);
   batchRoutes(app, context);
   cellRoutes(app, context);
   viewRoutes(app, context);

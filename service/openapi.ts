@@ -24,6 +24,7 @@ export async function addOpenapi(app: FastifyInstance): Promise<void> {
         { name: tags.regions, description: "Named mapped files." },
         { name: tags.batches, description: "Operations that land together or not at all." },
         { name: tags.content, description: "Plain bytes, by ranges." },
+        { name: tags.snapshots, description: "Bytes of a region as they were, and the way back to them." },
         { name: tags.service, description: "What the service tells about itself." },
         { name: tags.operations, description: "For those who run it. They never need a token." },
       ],

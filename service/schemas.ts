@@ -11,6 +11,7 @@ import { changeRangesMax } from "./store/changed-ranges.js";
 import { algorithms, compares, mismatches, overflows, patternBytesMax } from "./store/frame.js";
 import { regionNamePattern } from "./store/region-name.js";
 import { labelsMax } from "./store/regions.js";
+import { snapshotIdPattern } from "./store/snapshots.js";
 import { textViews } from "./store/views.js";
 
 type Schema = Readonly<Record<string, unknown>>;
@@ -749,7 +750,7 @@ const change: Schema = {
       maxItems: changeRangesMax,
       items: { ...object({ offset, length }), description: "Bytes in a row." },
       description:
-        "Bytes that were written, or that a resize added or took away: by offset and apart from each other. Of a batch of more ranges, fewer that cover them.",
+        "Bytes that were written, that a resize added or took away, or that a restore may have changed: by offset and apart from each other. Of a batch of more ranges, fewer that cover them.",
       examples: [[{ offset: 64, length: 5 }]],
     },
     durable: { type: "boolean", description: "It survives a power cut by now.", examples: [true] },
@@ -767,12 +768,65 @@ const changePage: Schema = {
   description: "Changes of a region.",
 };
 
+// ---- snapshots ----------------------------------------------------------------------------------------------------
+
+const snapshotId = {
+  type: "string",
+  maxLength: 16,
+  pattern: snapshotIdPattern,
+  description: "Id of the snapshot; of two, the greater one is the later.",
+  examples: ["1769860800000000"],
+} as const;
+
+/** In front of an id, where a generation may stand as well. */
+export const snapshotPrefix = "snapshot:";
+const sinceSnapshotPattern = "^snapshot:[0-9]{16}$";
+
+export const snapshotParams = {
+  type: "object",
+  required: ["region", "snapshot"],
+  properties: { region: regionName, snapshot: snapshotId },
+} as const;
+
+const snapshot: Schema = {
+  $id: "Snapshot",
+  ...object({
+    id: snapshotId,
+    generation: { ...generation, description: "The region's generation that it is of." },
+    size,
+    etag: {
+      type: "string",
+      maxLength: 64,
+      pattern: '^"[0-9]+\\.[0-9]+\\.[0-9]+"$',
+      description: "Entity tag of its bytes. They never change.",
+      examples: ['"1769860800000000.0.42"'],
+    },
+    createdAt: {
+      type: "string",
+      format: "date-time",
+      maxLength: 24,
+      description: "When its bytes were the region's.",
+      examples: ["2026-01-31T12:00:00.000Z"],
+    },
+  }),
+  description: "The bytes of a region as they were at one generation.",
+};
+
+const snapshotList: Schema = {
+  $id: "SnapshotList",
+  ...object({
+    items: { type: "array", maxItems: 1024, items: ref("Snapshot"), description: "By age, the oldest first." },
+  }),
+  description: "The snapshots of a region.",
+};
+
 // ---- content -------------------------------------------------------------------------------------------------------
 
 export const contentQuery = {
   type: "object",
   additionalProperties: false,
   properties: {
+    snapshot: { ...snapshotId, description: "Of a snapshot of the region, in place of what it holds now." },
     download: { type: "string", enum: ["1"], description: "Suggest to save the bytes as a file.", examples: ["1"] },
   },
 } as const;
@@ -831,10 +885,12 @@ export const extentsQuery = {
       examples: [100],
     },
     since: {
-      type: "integer",
-      minimum: 0,
-      maximum: safeMax,
-      description: "Ranges that changed after this generation, in place of data and holes.",
+      anyOf: [
+        { type: "integer", minimum: 0, maximum: safeMax },
+        { type: "string", maxLength: 25, pattern: sinceSnapshotPattern },
+      ],
+      description:
+        "Ranges that changed after this generation, or that differ from a snapshot (`snapshot:ID`), in place of data and holes.",
       examples: [0],
     },
   },
@@ -1043,6 +1099,7 @@ const limitsDocument: Schema = {
   description: "Every limit and capability of this server.",
   ...object({
     regionsMax: count("Regions.", 1024),
+    snapshotsMax: count("Snapshots of a region.", 64),
     regionBytesMax: count("Size of a region.", 64 * 2 ** 30),
     regionNameBytesMax: count("Length of a region's name.", 64),
     regionLabelsMax: count("Labels of a region.", labelsMax),
@@ -1297,4 +1354,6 @@ export const components: readonly Schema[] = [
   digest,
   extent,
   extentPage,
+  snapshot,
+  snapshotList,
 ];

@@ -112,7 +112,7 @@ export class Fixture {
       for (let at = 0; at < info.size; at += this.config.readBytesMax) {
         digest.update((await store.read(name, at, Math.min(this.config.readBytesMax, info.size - at))).bytes);
       }
-      facts.push({ ...info, digest: digest.digest("hex") });
+      facts.push({ ...info, digest: digest.digest("hex"), snapshots: store.snapshots(name) });
     }
     return facts;
   }

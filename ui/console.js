@@ -308,7 +308,7 @@ async function showChanges(changes, signal) {
   }
   while (list.children.length > batchesMax) list.lastElementChild?.remove();
   // Of another size now: the list says so, and the region is shown from nothing.
-  if (changes.some(({ kind }) => kind === "resize")) await listRegions();
+  if (changes.some(({ kind }) => kind !== "batch")) await listRegions();
   if (signal.aborted) return;
   const at = offset;
   const { bytes, generation, durableGeneration } = await client.bytes(chosen.name, at, windowLength(), signal);

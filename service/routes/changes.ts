@@ -91,9 +91,11 @@ export function changeRoutes(app: FastifyInstance, context: RouteContext): void 
     }
     const since = lastEventId(request.headers) ?? request.query.since ?? info.generation;
     // While it lives it is the region of now: a successor of the same name has streams of its own.
+    let last = info;
     const current = () => {
       const now = context.storeIfOpen()?.info(name);
-      return now?.incarnation === info.incarnation ? now : info;
+      if (now !== undefined && feed.isSame(name, last, now)) last = now;
+      return last;
     };
     withoutTimeout(request);
     reply.header("content-type", eventsType);

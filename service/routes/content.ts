@@ -5,7 +5,7 @@
 //   PUT   If-None-Match: * streams into a new region; anything else is one batch of one write
 //
 // PATCH is in byterange-patch.ts.
-import type { IncomingHttpHeaders } from "node:http";
+import type { IncomingHttpHeaders, ServerResponse } from "node:http";
 import { Readable } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { readBody } from "../body.js";
@@ -18,7 +18,8 @@ import type { BatchOutcome, Wait } from "../store/batches.js";
 import { type Etag, formatEtag } from "../store/etags.js";
 import { mergeSpans, type RangeSpec, resolveRange, type Span } from "../store/ranges.js";
 import { type Durability, describeRegion } from "../store/regions.js";
-import { type ReadResult, type Store, StoreError } from "../store/store.js";
+import { snapshotTag } from "../store/snapshots.js";
+import { type Maybe, type ReadResult, type Store, StoreError } from "../store/store.js";
 import { exceptBodies } from "../validation.js";
 import { lengthMismatch, notSatisfiable, writeProblem } from "./content-problems.js";
 import {
@@ -32,6 +33,7 @@ import {
   setRegionHeaders,
   setReplayed,
   setServerTiming,
+  snapshotOf,
 } from "./context.js";
 import {
   acceptPatchHeader,
@@ -69,11 +71,26 @@ interface ContentRoute {
   Querystring: ContentQuery;
 }
 
+type Known = Etag & { size: number; durableGeneration: number };
+
+/** What bytes are read from: a region as it is, or a snapshot of it. */
+interface Source {
+  /** Of a file that they are saved as. */
+  readonly name: string;
+  /** They never change: a read of any length is of one point in time. */
+  readonly fixed: boolean;
+  known(): Known;
+  read(offset: number, length: number, response?: ServerResponse): Maybe<ReadResult>;
+  /** All of one generation. */
+  readAll(spans: readonly Span[]): Promise<{ tag: Known; parts: Buffer[] }>;
+}
+
 const readContentProblems = [
   ...readProblems,
   "header-invalid",
   "query-param-invalid",
   "region-not-found",
+  "snapshot-not-found",
   ...conditionProblems,
   "range-not-satisfiable",
 ] as const;
@@ -97,20 +114,27 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       response: {
         200: empty("The region's size is Content-Length.", contentHeaders),
         304: empty("They have not changed.", contentHeaders),
-        ...problems(...readProblems, "header-invalid", "query-param-invalid", "region-not-found", ...conditionProblems),
+        ...problems(
+          ...readProblems,
+          "header-invalid",
+          "query-param-invalid",
+          "region-not-found",
+          "snapshot-not-found",
+          ...conditionProblems,
+        ),
       },
     },
     handler: (request, reply) => {
-      const name = regionOf(request);
-      const info = infoOf(context.store(), name);
+      const source = sourceOf(request, regionOf(request));
+      const info = source.known();
       const unchanged = isUnchanged(request.headers, info);
-      setContentHeaders(reply, request, name);
+      setContentHeaders(reply, request, source.name);
       setRegionHeaders(reply, info);
       if (unchanged) {
         reply.code(304).send();
         return;
       }
-      if (info.size > limits.readBytesMax) setChunked(reply, info);
+      if (info.size > limits.readBytesMax && !source.fixed) setChunked(reply, info);
       reply.header("content-type", contentType).header("content-length", info.size).send();
     },
   });
@@ -123,7 +147,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       operationId: "getContent",
       summary: "Read a region's bytes",
       description:
-        "All of them, or ranges. Up to `readBytesMax` of GET /v1/limits they are of one point in time; more is streamed, marked `Region-Read: chunked`, and has a weak entity tag and no digest.",
+        "All of them, or ranges. Up to `readBytesMax` of GET /v1/limits they are of one point in time; more is streamed, marked `Region-Read: chunked`, and has a weak entity tag and no digest. With `snapshot` they are those of a snapshot, which never change, whatever their length.",
       tags: [tags.content],
       params: regionParams,
       querystring: contentQuery,
@@ -143,7 +167,8 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       const name = regionOf(request);
       const store = context.store();
       const span = plainRange(request.headers, limits.readBytesMax);
-      if (span === undefined) return answerRead(request, reply, store, name);
+      if (span === undefined || request.query.snapshot !== undefined)
+        return answerRead(request, reply, sourceOf(request, name));
       // The common case takes one call into the core. It can't know the region's size: a range that has to be cut comes
       // back as out of bounds and is taken the long way.
       try {
@@ -156,14 +181,14 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
               answerRange(request, reply, name, span, done);
             },
             (error) => {
-              if (isOutOfBounds(error)) return answerRead(request, reply, store, name);
+              if (isOutOfBounds(error)) return answerRead(request, reply, sourceOf(request, name));
               throw error;
             },
           );
         }
         answerRange(request, reply, name, span, read);
       } catch (error) {
-        if (isOutOfBounds(error)) return answerRead(request, reply, store, name);
+        if (isOutOfBounds(error)) return answerRead(request, reply, sourceOf(request, name));
         throw error;
       }
       return undefined;
@@ -248,20 +273,48 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     });
   });
 
+  /** @throws Problem region-not-found, snapshot-not-found */
+  function sourceOf(request: FastifyRequest<ContentRoute>, name: string): Source {
+    const store = context.store();
+    const { snapshot: id } = request.query;
+    if (id === undefined) {
+      return {
+        name,
+        fixed: false,
+        known: () => infoOf(store, name),
+        read: (offset, length, response) =>
+          response === undefined
+            ? store.read(name, offset, length)
+            : readBuffers.read(store, name, offset, length, response),
+        // One batch of reads, so that all parts are of one generation.
+        readAll: (spans) => context.batches.read(store, name, spans),
+      };
+    }
+    const snapshot = snapshotOf(store, name, id);
+    const tag = snapshotTag(snapshot);
+    const bytesOf = ({ offset, length }: Span) => store.readSnapshot(name, snapshot.id, offset, length);
+    return {
+      name: `${name}-${id}`,
+      fixed: true,
+      known: () => tag,
+      read: async (offset, length) => ({ ...tag, bytes: await bytesOf({ offset, length }) }),
+      readAll: async (spans) => ({ tag, parts: await Promise.all(spans.map(bytesOf)) }),
+    };
+  }
+
   async function answerRead(
     request: FastifyRequest<ContentRoute>,
     reply: FastifyReply,
-    store: Store,
-    name: string,
+    source: Source,
   ): Promise<FastifyReply | undefined> {
     const { headers } = request;
     const asked = parseRange(headers.range);
     const wanted = wantedDigests(headers);
     const since = performance.now();
-    let known: Etag & { size: number; durableGeneration: number } = infoOf(store, name);
+    let known = source.known();
     for (let attempt = 1; ; attempt++) {
       if (isUnchanged(headers, known)) {
-        setContentHeaders(reply, request, name);
+        setContentHeaders(reply, request, source.name);
         setRegionHeaders(reply, known);
         reply.code(304).send();
         return undefined;
@@ -270,18 +323,18 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       const spans = specs === undefined ? [{ offset: 0, length: known.size }] : satisfiable(specs, known.size);
       const total = spans.reduce((sum, { length }) => sum + length, 0);
       if (total > limits.readBytesMax) {
-        if (prefersStrict(headers)) throw notAtomic(total);
-        return answerChunked(request, reply, store, name, spans, specs !== undefined, known);
+        if (prefersStrict(headers) && !source.fixed) throw notAtomic(total);
+        return answerChunked(request, reply, source, spans, specs !== undefined, known);
       }
       const whole = wanted.repr !== undefined && known.size <= limits.readBytesMax;
-      const read = await readSpans(reply, store, name, whole ? [{ offset: 0, length: known.size }] : spans);
+      const read = await readSpans(reply, source, whole ? [{ offset: 0, length: known.size }] : spans);
       // Older than what was looked at: a batch that is not durable yet left these bytes alone.
       const changed =
         read.generation > known.generation ||
         read.metaGeneration !== known.metaGeneration ||
         read.incarnation !== known.incarnation;
       if (!changed || attempt === attemptsMax) {
-        setContentHeaders(reply, request, name);
+        setContentHeaders(reply, request, source.name);
         setRegionHeaders(reply, read);
         setServerTiming(reply, since);
         const representation = whole ? read.parts[0] : undefined;
@@ -301,36 +354,32 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     }
   }
 
-  async function readSpans(reply: FastifyReply, store: Store, name: string, spans: readonly Span[]) {
+  async function readSpans(reply: FastifyReply, source: Source, spans: readonly Span[]) {
     if (spans.length === 1) {
       const [{ offset, length }] = spans as [Span];
-      const read = await readBuffers.read(store, name, offset, length, reply.raw);
+      const read = await source.read(offset, length, reply.raw);
       return { ...read, parts: [read.bytes] };
     }
-    // One batch of reads, so that all parts are of one generation.
-    const { tag, parts } = await context.batches.read(store, name, spans);
+    const { tag, parts } = await source.readAll(spans);
     return { ...tag, parts };
   }
 
   function answerChunked(
     request: FastifyRequest<ContentRoute>,
     reply: FastifyReply,
-    store: Store,
-    name: string,
+    source: Source,
     spans: readonly Span[],
     partial: boolean,
-    known: Etag & { size: number; durableGeneration: number },
+    known: Known,
   ): FastifyReply {
-    setContentHeaders(reply, request, name);
+    setContentHeaders(reply, request, source.name);
     setRegionHeaders(reply, known);
-    setChunked(reply, known);
+    if (!source.fixed) setChunked(reply, known);
     const { pieces, length } = setParts(reply, spans, partial, known.size);
     reply.header("content-length", length);
     const chunk = Math.min(chunkBytes, limits.readBytesMax);
     // Returned, so that Fastify waits for a stream that goes on after the handler.
-    return reply.send(
-      Readable.from(readPieces(store, name, pieces, chunk), { objectMode: false, highWaterMark: chunk }),
-    );
+    return reply.send(Readable.from(readPieces(source, pieces, chunk), { objectMode: false, highWaterMark: chunk }));
   }
 
   /** The ranges as spans of a region of `size` bytes. @throws Problem range-not-satisfiable */
@@ -516,11 +565,11 @@ function wantedDigests(headers: IncomingHttpHeaders) {
   };
 }
 
-async function* readPieces(store: Store, name: string, pieces: readonly Piece[], chunk: number) {
+async function* readPieces(source: Source, pieces: readonly Piece[], chunk: number) {
   for (const { head, offset, length } of pieces) {
     if (head !== "") yield Buffer.from(head);
     for (let done = 0; done < length; done += chunk) {
-      const { bytes: part } = await store.read(name, offset + done, Math.min(chunk, length - done));
+      const { bytes: part } = await source.read(offset + done, Math.min(chunk, length - done));
       yield part;
     }
   }

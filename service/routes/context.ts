@@ -13,11 +13,13 @@ import { type Etag, etagMatches, formatEtag } from "../store/etags.js";
 import { idempotencyKey } from "../store/idempotency.js";
 import { isRegionName } from "../store/region-name.js";
 import type { Conditions, RegionChanges, RegionInfo } from "../store/regions.js";
+import { parseSnapshotId, type Snapshot, type Snapshots } from "../store/snapshots.js";
 import type { Store } from "../store/store.js";
 
 /** Settings that routes enforce or tell; the rest is the storage core's. */
 export interface Limits {
   readonly regionsMax: number;
+  readonly snapshotsMax: number;
   readonly regionBytesMax: number;
   readonly batchOpsMax: number;
   readonly batchGuardsMax: number;
@@ -49,6 +51,7 @@ export interface RouteContext {
   /** What runs the batches of a request, and tells its trace of them if it has one. */
   batchesOf(request: FastifyRequest): BatchRunner;
   readonly changes: RegionChanges;
+  readonly snapshots: Snapshots;
   readonly feed: ChangeFeed;
   readonly readBuffers: ReadBuffers;
   readonly metrics: Metrics;
@@ -77,6 +80,19 @@ export function infoOf(store: Store, region: string): RegionInfo {
 
 export function notFound(region: string): Problem {
   return new Problem("region-not-found", `no region of the name ${JSON.stringify(region)}`);
+}
+
+/** The snapshot that a request names. What can't be an id names nothing. @throws Problem snapshot-not-found */
+export function snapshotOf(store: Store, region: string, text: string): Snapshot {
+  const id = parseSnapshotId(text);
+  const found = id === undefined ? undefined : store.snapshot(region, id);
+  if (found !== undefined) return found;
+  if (store.info(region) === undefined) throw notFound(region);
+  throw noSnapshot(text);
+}
+
+export function noSnapshot(id: string): Problem {
+  return new Problem("snapshot-not-found", `the region has no snapshot of the id ${JSON.stringify(id)}`);
 }
 
 /** Of what has changed since a generation that is not remembered any more, or never was. */

@@ -217,6 +217,7 @@ export const requestHeaders = {
     },
   },
   key: { type: "object", properties: { ...idempotency, ...contentDigest } },
+  keyOnly: { type: "object", properties: { ...idempotency } },
   change: {
     type: "object",
     properties: { ...ifMatch, ...ifNoneMatch, ...ifGeneration, ...idempotency, ...contentDigest },
@@ -252,6 +253,7 @@ export const requestHeaders = {
 export const tags = {
   regions: "Regions",
   content: "Content",
+  snapshots: "Snapshots",
   batches: "Batches",
   service: "Service",
   operations: "Operations",

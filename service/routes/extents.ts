@@ -1,15 +1,19 @@
 // extents.ts - GET /v1/regions/{region}/extents: which ranges of a region hold data and which are holes, or which have
 // changed since a generation.
-import type { FastifyInstance } from "fastify";
-import { type ExtentsQuery, extentsQuery, regionParams } from "../schemas.js";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { type ExtentsQuery, extentsQuery, regionParams, snapshotPrefix } from "../schemas.js";
 import type { ChangeFeed } from "../store/change-feed.js";
 import { mergeSpans } from "../store/ranges.js";
 import type { RegionInfo } from "../store/regions.js";
-import { compacted, infoOf, type RouteContext, regionOf, setRegionHeaders } from "./context.js";
+import { compacted, infoOf, type RouteContext, regionOf, setRegionHeaders, snapshotOf } from "./context.js";
 import { json, problems, readProblems, regionHeaders, tags } from "./describe.js";
 
+interface ExtentRoute {
+  Querystring: ExtentsQuery & Required<Pick<ExtentsQuery, "offset" | "limit">>;
+}
+
 export function extentRoutes(app: FastifyInstance, context: RouteContext): void {
-  app.route<{ Querystring: ExtentsQuery & Required<Pick<ExtentsQuery, "offset" | "limit">> }>({
+  app.route<ExtentRoute>({
     method: "GET",
     url: "/v1/regions/:region/extents",
     config: { access: "read" },
@@ -18,7 +22,7 @@ export function extentRoutes(app: FastifyInstance, context: RouteContext): void 
       summary: "List data and holes",
       description: [
         "Ranges that hold data and holes, in their order and without gaps, as the file system tells them. A hole reads as zeros; space may be reserved for it. `nextOffset` leads to the next page.",
-        "With `since` the ranges that changed after that generation, as far as this run of the service remembers (`changesKeptMax` of GET /v1/limits); of a batch that wrote many ranges, fewer that cover them. Go on from the `generation` of the first page: to copy a region again and again, read only these.",
+        "With `since` the ranges that changed after that generation, as far as this run of the service remembers (`changesKeptMax` of GET /v1/limits); of a batch that wrote many ranges, fewer that cover them. With `since=snapshot:ID` the pages that differ from a snapshot, compared byte by byte; a page of them may have no items and still a `nextOffset`. Go on from the `generation` of the first page: to copy a region again and again, read only these.",
       ].join("\n\n"),
       tags: [tags.content],
       params: regionParams,
@@ -29,6 +33,7 @@ export function extentRoutes(app: FastifyInstance, context: RouteContext): void 
           ...readProblems,
           "query-param-invalid",
           "region-not-found",
+          "snapshot-not-found",
           "generation-compacted",
           "out-of-bounds",
           "region-faulted",
@@ -41,6 +46,7 @@ export function extentRoutes(app: FastifyInstance, context: RouteContext): void 
       const { offset, limit, since } = request.query;
       const info = infoOf(store, name);
       const { size } = info;
+      if (typeof since === "string") return differing(request, reply, name, since.slice(snapshotPrefix.length));
       if (since !== undefined) {
         const page = changedSince(context.feed, info, since, offset, limit);
         setRegionHeaders(reply, info);
@@ -59,6 +65,23 @@ export function extentRoutes(app: FastifyInstance, context: RouteContext): void 
       };
     },
   });
+
+  async function differing(request: FastifyRequest<ExtentRoute>, reply: FastifyReply, name: string, id: string) {
+    const store = context.store();
+    const { offset, limit } = request.query;
+    const snapshot = snapshotOf(store, name, id);
+    const found = await context.snapshots.compare(store, name, snapshot.id, offset, limit);
+    const { ranges, next, size, generation, durableGeneration } = found;
+    setRegionHeaders(reply, found);
+    return {
+      items: ranges.map((range) => ({ ...range, kind: "changed" })),
+      nextOffset: next < size ? next : null,
+      size,
+      // As of before the comparison: what a batch changed meanwhile is told by `since` this.
+      generation,
+      durableGeneration,
+    };
+  }
 }
 
 /** A page of it from `offset` on. @throws Problem generation-compacted */

@@ -57,6 +57,7 @@ export function serviceRoutes(app: FastifyInstance, context: RouteContext): void
     },
     handler: () => ({
       regionsMax: limits.regionsMax,
+      snapshotsMax: limits.snapshotsMax,
       regionBytesMax: limits.regionBytesMax,
       regionNameBytesMax,
       regionLabelsMax: labelsMax,

@@ -7,7 +7,7 @@ import type { RegionInfo } from "../../native/index.js";
 import type { Ranges } from "./changed-ranges.js";
 import type { Span } from "./ranges.js";
 
-export const changeKinds = ["batch", "resize"] as const;
+export const changeKinds = ["batch", "resize", "restore"] as const;
 export type ChangeKind = (typeof changeKinds)[number];
 
 /** What yielded one generation of a region. */
@@ -16,7 +16,7 @@ export interface Change {
   /** When it was answered, in milliseconds since 1970. */
   at: number;
   kind: ChangeKind;
-  /** Bytes that were written, or that a resize added or took away. By offset, apart from each other. */
+  /** Bytes that were written, that a resize added or took away, or that a restore may have changed. By offset, apart from each other. */
   ranges: Span[];
 }
 
@@ -61,8 +61,11 @@ class History {
   /** All ranges in pairs, of a change that has not exactly one. */
   private others: (readonly number[] | undefined)[] = [];
 
+  /** Of before restores: answers to batches may come in after those. */
+  readonly earlier = new Set<number>();
+
   constructor(
-    readonly incarnation: number,
+    public incarnation: number,
     generation: number,
     private readonly keptMax: number,
   ) {
@@ -147,7 +150,7 @@ export class ChangeFeed {
    */
   note(region: string, of: Identity, kind: ChangeKind, ranges: Ranges, store: Regions): void {
     let history = this.histories.get(region);
-    if (history === undefined || history.incarnation !== of.incarnation) {
+    if (history === undefined || (history.incarnation !== of.incarnation && !history.earlier.has(of.incarnation))) {
       // The answer to a change of a region that was removed since: its name may be another region's.
       if (store.info(region)?.incarnation !== of.incarnation) return;
       history = this.begin(region, of.incarnation, of.generation - 1);
@@ -157,6 +160,23 @@ export class ChangeFeed {
     // After the answers of this turn have gone out.
     if (this.woken.size === 0) setImmediate(this.wake);
     this.woken.add(history);
+  }
+
+  /** A region has got the bytes of a snapshot and a new incarnation; its generations go on, and so do its readers. */
+  restored(region: string, of: Identity, bytes: number, store: Regions): void {
+    const history = this.histories.get(region);
+    if (history !== undefined && history.incarnation < of.incarnation) {
+      history.earlier.add(history.incarnation);
+      history.incarnation = of.incarnation;
+    }
+    this.note(region, of, "restore", { count: 2, pairs: [0, bytes] }, store);
+  }
+
+  /** Whether a region that somebody watches as `watched` is the one that is there as `now`. */
+  isSame(region: string, watched: Identity, now: Identity): boolean {
+    const history = this.histories.get(region);
+    if (watched.incarnation === now.incarnation) return true;
+    return history?.incarnation === now.incarnation && history.earlier.has(watched.incarnation);
   }
 
   removed(region: string): void {

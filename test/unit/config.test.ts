@@ -29,6 +29,7 @@ t.test("defaults", async (t) => {
     logRequests: false,
     standby: true,
     regionsMax: 1024,
+    snapshotsMax: 64,
     regionBytesMax: 64 * 2 ** 30,
     batchOpsMax: 4096,
     batchGuardsMax: 256,
