@@ -195,8 +195,14 @@ const contentDigest = {
   "content-digest": header("Refuse the body unless this is its digest (RFC 9530).", digestExample),
 };
 
+const wantDigests = {
+  "want-content-digest": header("Send the digest of what is sent: sha-256, sha-512 or crc32c.", "sha-256=1"),
+  "want-repr-digest": header("Send the digest of the whole region.", "sha-256=1"),
+};
+
 export const requestHeaders = {
   read: { type: "object", properties: { ...ifMatch, ...ifNoneMatch, ...ifGeneration } },
+  head: { type: "object", properties: { ...ifMatch, ...ifNoneMatch, ...ifGeneration, ...wantDigests } },
   range: {
     type: "object",
     properties: {
@@ -206,8 +212,7 @@ export const requestHeaders = {
       ...ifNoneMatch,
       ...ifGeneration,
       prefer: header("`handling=strict`: 409 rather than a read that is not of one point in time.", "handling=strict"),
-      "want-content-digest": header("Send the digest of what is sent: sha-256, sha-512 or crc32c.", "sha-256=1"),
-      "want-repr-digest": header("Send the digest of the whole region.", "sha-256=1"),
+      ...wantDigests,
     },
   },
   events: {

@@ -146,3 +146,39 @@ storeTest("a body that is not what its digest says is refused, and nothing is wr
     t.equal((await call(request, good)).status, status, `${method} ${url}`);
   }
 });
+
+storeTest("HEAD tells the digests of a GET without ranges", async (t, f) => {
+  const bytes = Buffer.alloc(200_000, "holdfast ");
+  await holding(f, bytes);
+  const head = (headers: Record<string, string>) => f.call("HEAD", path, { headers });
+  const wants: Record<string, string>[] = [
+    { "want-content-digest": "sha-256=1" },
+    { "want-repr-digest": "sha-512=2, sha-256=1" },
+  ];
+  for (const want of wants) {
+    const got = await f.get(path, want);
+    const told = await head({ ...want, range: "bytes=0-9" });
+    t.equal(told.status, 200, "ranges are for GET");
+    t.equal(told.bytes.length, 0);
+    t.equal(told.headers["content-length"], "200000");
+    for (const name of ["content-digest", "repr-digest", "etag", "content-type"]) {
+      t.equal(told.headers[name], got.headers[name], name);
+    }
+  }
+  t.equal((await head({ "want-repr-digest": "crc32c=1" })).headers["repr-digest"], field("crc32c", crc32cOf(bytes)));
+  t.equal((await head({ "want-repr-digest": "md5=1" })).headers["repr-digest"], undefined);
+  t.equal((await head({ "want-repr-digest": "sha-256=11" })).status, 400);
+  const { etag } = (await head({})).headers;
+  t.equal((await head({ "want-repr-digest": "sha-256=1", "if-none-match": etag! })).status, 304);
+  t.equal((await head({ "want-repr-digest": "sha-256=1", "if-match": '"1.1.1"' })).status, 412);
+  // Longer than what is read at one point in time.
+  await f.region("long", 256 * 1024 + 1);
+  const long = await f.call("HEAD", "/v1/regions/long/content", { headers: { "want-repr-digest": "sha-256=1" } });
+  t.match(long.headers, { "repr-digest": undefined, "region-read": "chunked", "content-length": "262145" });
+});
+
+function crc32cOf(bytes: Buffer): Buffer {
+  const digest = Buffer.alloc(4);
+  digest.writeUInt32BE(crc32c(bytes, 0));
+  return digest;
+}
