@@ -3,7 +3,7 @@
 //
 // Compiled in with -DHOLDFAST_DEBUG=1 only. A release build has neither the code nor the names.
 //
-//   HOLDFAST_FAILPOINTS="journal_fdatasync=eio@2,commit_published=kill@100,apply_word=sleep:50"
+//   HOLDFAST_FAILPOINTS="sync_data=eio@2,commit_published=kill@100,apply_image=sleep:50"
 //   HOLDFAST_MUTANTS="apply_before_publish"
 //
 // A fail point is NAME=ACTION, or NAME=ACTION@N (only the Nth hit), or NAME=ACTION@N+ (the Nth and all later ones).

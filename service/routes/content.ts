@@ -317,6 +317,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     // Ranges are defined for GET alone.
     const asked = request.method === "HEAD" ? undefined : parseRange(headers.range);
     const wanted = wantedDigests(headers);
+    const conditional = isConditional(headers);
     const since = performance.now();
     let known = source.known();
     for (let attempt = 1; ; attempt++) {
@@ -335,11 +336,12 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       }
       const whole = wanted.repr !== undefined && known.size <= limits.readBytesMax;
       const read = await readSpans(reply, source, whole ? [{ offset: 0, length: known.size }] : spans);
-      // Older than what was looked at: a batch that is not durable yet left these bytes alone.
-      const changed =
+      // Older than what was looked at is fine: a batch that is not durable yet left these bytes alone.
+      const newer =
         read.generation > known.generation ||
         read.metaGeneration !== known.metaGeneration ||
         read.incarnation !== known.incarnation;
+      const changed = read.size !== known.size || (newer && conditional);
       if (!changed || attempt === attemptsMax) {
         setContentHeaders(reply, request, source.name);
         setRegionHeaders(reply, read);
@@ -471,15 +473,22 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
 /** A single range with both ends and no condition, short enough to be read at once: what nearly every client sends. */
 function plainRange(headers: IncomingHttpHeaders, bytesMax: number): Span | undefined {
   const { range } = headers;
-  if (range === undefined || headers["if-range"] !== undefined) return undefined;
-  if (headers["if-match"] !== undefined || headers["if-none-match"] !== undefined) return undefined;
-  if (headers["region-if-generation"] !== undefined) return undefined;
+  if (range === undefined || isConditional(headers)) return undefined;
   if (headers["want-content-digest"] !== undefined || headers["want-repr-digest"] !== undefined) return undefined;
   const match = /^bytes=(\d{1,15})-(\d{1,15})$/.exec(range);
   if (match === null) return undefined;
   const offset = Number(match[1]);
   const length = Number(match[2]) - offset + 1;
   return length < 1 || length > bytesMax ? undefined : { offset, length };
+}
+
+function isConditional(headers: IncomingHttpHeaders): boolean {
+  return (
+    headers["if-match"] !== undefined ||
+    headers["if-none-match"] !== undefined ||
+    headers["if-range"] !== undefined ||
+    headers["region-if-generation"] !== undefined
+  );
 }
 
 function answerRange(
