@@ -134,7 +134,7 @@ async function buildPrograms() {
 }
 
 async function buildFuzzers() {
-  const input = '#include <cstdint>\nextern "C" int LLVMFuzzerTestOneInput(const uint8_t*, size_t) { return 0; }\n';
+  const input = 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }\n';
   if (!works("clang++", ["-fsanitize=fuzzer,address,undefined", "-x", "c++", "-o", "/dev/null", "-"], input))
     return say("no clang++ with libFuzzer: the fuzzers are left out");
   say("compiling the fuzzers");

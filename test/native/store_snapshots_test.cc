@@ -71,7 +71,7 @@ size_t unfinished(const Lives& lives) {
   return found;
 }
 
-uint64_t cell(const std::string& bytes, uint64_t at) {
+[[maybe_unused]] uint64_t cell(const std::string& bytes, uint64_t at) {
   uint64_t value = 0;
   if (at + 8 <= bytes.size()) memcpy(&value, bytes.data() + at, 8);
   return value;
