@@ -294,6 +294,50 @@ export interface Operations {
     answer: Flush;
   };
   /**
+   * Size of a region's bytes
+   */
+  headContent: {
+    path: {
+      /**
+       * Name of the region. Never contains `..`.
+       */
+      region: string;
+    };
+    query?: {
+      /**
+       * Of a snapshot of the region, in place of what it holds now.
+       */
+      snapshot?: string;
+      /**
+       * Suggest to save the bytes as a file.
+       */
+      download?: "1";
+    };
+    headers?: {
+      /**
+       * Only if the region's entity tag is one of these.
+       */
+      "if-match"?: string;
+      /**
+       * Only if the region's entity tag is none of these.
+       */
+      "if-none-match"?: string;
+      /**
+       * Only if the region is at this generation.
+       */
+      "region-if-generation"?: number;
+      /**
+       * Send the digest of what is sent: sha-256, sha-512 or crc32c.
+       */
+      "want-content-digest"?: string;
+      /**
+       * Send the digest of the whole region.
+       */
+      "want-repr-digest"?: string;
+    };
+    answer: undefined;
+  };
+  /**
    * Read a region's bytes
    */
   getContent: {
@@ -3216,6 +3260,7 @@ export const operations: Record<
   updateRegion: { method: "PATCH", path: "/v1/regions/{region}", mediaType: "application/merge-patch+json", keyed: true },
   deleteRegion: { method: "DELETE", path: "/v1/regions/{region}", mediaType: undefined, keyed: true },
   flushRegion: { method: "POST", path: "/v1/regions/{region}/flushes", mediaType: undefined, keyed: false },
+  headContent: { method: "HEAD", path: "/v1/regions/{region}/content", mediaType: undefined, keyed: false },
   getContent: { method: "GET", path: "/v1/regions/{region}/content", mediaType: undefined, keyed: false },
   contentOptions: { method: "OPTIONS", path: "/v1/regions/{region}/content", mediaType: undefined, keyed: false },
   putContent: { method: "PUT", path: "/v1/regions/{region}/content", mediaType: "application/octet-stream", keyed: true },

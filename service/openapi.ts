@@ -42,6 +42,8 @@ export async function addOpenapi(app: FastifyInstance): Promise<void> {
     // Components keep their names; the default is def-0, def-1, ...
     refResolver: { buildLocalReference: (schema, _base, _fragment, index) => String(schema.$id ?? `def-${index}`) },
     convertConstToEnum: false,
+    // Those that Fastify makes of every GET are hidden below.
+    exposeHeadRoutes: true,
     transformObject: (made) => finished("openapiObject" in made ? made.openapiObject : made.swaggerObject),
     transform: ({ schema, url, route }) => {
       const access = route.config?.access ?? "open";
@@ -130,6 +132,8 @@ function finished<D extends object>(document: D): D {
       Object.assign(node, node.allOf[0]);
       delete node.allOf;
     }
+    // The plugin's own suffix, against a clash with the GET of the same route.
+    if (typeof node.operationId === "string") node.operationId = node.operationId.replace(/-head$/, "");
     if (isLimited(node)) {
       for (const response of Object.values(node.responses)) {
         for (const name of Object.keys(rateLimitHeaders)) {
