@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "batch.h"
 #include "crc32c.h"
 #include "failpoint.h"
 #include "fault_guard.h"
@@ -67,7 +68,8 @@ bool decode_meta(std::span<const uint8_t> bytes, RegionMeta* meta) {
   meta->modified_us = header.modified_us;
   meta->durability = static_cast<Durability>(header.durability);
   meta->flags = header.flags;
-  return true;
+  // It becomes a part of paths.
+  return region_name_valid(meta->name);
 }
 
 int Region::map_data() {

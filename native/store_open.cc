@@ -318,7 +318,7 @@ int Store::redo(const RecordHeader* record, bool again) {
     if (again) apply_images(record);
   } else if (again && (record->kind == RecordKind::snapshot || record->kind == RecordKind::forget)) {
     Snapshot snapshot;
-    if (decode_snapshot(reader.meta(), &snapshot) && region_name_valid(snapshot.region.name))
+    if (decode_snapshot(reader.meta(), &snapshot))
       if (int error = record->kind == RecordKind::snapshot ? apply_snapshot(snapshot) : apply_forget(snapshot))
         return error;
   } else if (again) {
