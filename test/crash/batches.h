@@ -1,9 +1,10 @@
 // batches.h - random batches for the crash rigs, and an oracle that knows what each does without asking the core.
 //
-// The oracle interprets operations itself (on little-endian cells only), so a mistake of the core's evaluation shows
+// The oracle interprets operations itself, so a mistake of the core's evaluation shows
 // up as a difference and not as agreement between two copies of the same code.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -86,7 +87,7 @@ struct Touched {
 
 class RigBatch {
  public:
-  std::vector<Op> ops;
+  std::vector<Op> guards, ops, else_ops;  // else_ops: in the place of ops when a guard does not hold
   Wait wait = Wait::region_mode;
   uint64_t key = 0;  // 0: none
 
@@ -106,12 +107,25 @@ class RigBatch {
     op.op.region2 = static_cast<uint16_t>(from_region);
   }
   // A one-cell operation: exchange, add (wrapping), bit_*, min, max on an unsigned type.
-  void cell(OpKind kind, uint32_t region, uint64_t offset, ValueType type, uint64_t value) {
+  void cell(OpKind kind, uint32_t region, uint64_t offset, ValueType type, uint64_t value, bool big_endian = false) {
     Op& op = add(kind, region, offset);
     op.op.type = type;
     op.op.a = value;
     op.op.mode = kind == OpKind::add ? static_cast<uint8_t>(Overflow::wrap) : 0;
+    op.op.flags = big_endian ? kOpBigEndian : 0;
   }
+  void add_float(uint32_t region, uint64_t offset, double value, bool big_endian) {
+    cell(OpKind::add, region, offset, ValueType::f64, std::bit_cast<uint64_t>(value), big_endian);
+  }
+  // Holds while the cell, of an unsigned type, is `value`.
+  void guard(uint32_t region, uint64_t offset, ValueType type, uint64_t value, bool big_endian) {
+    cell(OpKind::guard_value, region, offset, type, value, big_endian);
+    guards.push_back(std::move(ops.back()));
+    ops.pop_back();
+    guards.back().op.mode = static_cast<uint8_t>(Compare::eq);
+  }
+  // Moves the operations so far to the other branch: those that follow are for guards that hold.
+  void otherwise() { else_ops = std::exchange(ops, {}); }
   void cas(uint32_t region, uint64_t offset, ValueType type, uint64_t expected, uint64_t value) {
     Op& op = add(OpKind::cas, region, offset);
     op.op.type = type;
@@ -154,7 +168,9 @@ class RigBatch {
       }
       return static_cast<uint16_t>(index[region]);
     };
-    std::vector<Op> renamed = ops;
+    std::vector<Op> renamed = guards;
+    renamed.insert(renamed.end(), ops.begin(), ops.end());
+    renamed.insert(renamed.end(), else_ops.begin(), else_ops.end());
     for (Op& op : renamed) {
       const bool copies = op.op.kind == OpKind::copy;
       op.op.region = use(op.op.region);
@@ -171,7 +187,9 @@ class RigBatch {
     header.version = kFrameVersion;
     header.wait = wait;
     header.region_count = static_cast<uint16_t>(used.size());
-    header.op_count = static_cast<uint32_t>(renamed.size());
+    header.guard_count = static_cast<uint16_t>(guards.size());
+    header.op_count = static_cast<uint32_t>(ops.size());
+    header.else_count = static_cast<uint32_t>(else_ops.size());
     if (key != 0) {
       header.flags |= kFrameHasKey;
       Random bytes(key);
@@ -200,7 +218,9 @@ class RigBatch {
   // What the batch does to the world; also the ranges it stores to.
   void apply(World* world, std::vector<Touched>* touched = nullptr) const {
     std::vector<bool> wrote(world->size(), false);
-    for (const Op& op : ops) {
+    bool hold = true;
+    for (const Op& guard : guards) hold = hold && load((*world)[guard.op.region].bytes, guard.op) == guard.op.a;
+    for (const Op& op : hold ? ops : else_ops) {
       std::vector<uint8_t>& bytes = (*world)[op.op.region].bytes;
       uint64_t at = op.op.offset;
       uint64_t length = 0;
@@ -235,9 +255,8 @@ class RigBatch {
         }
         default: {
           length = cell_bytes(op.op.type);
-          uint64_t old = 0;
-          std::memcpy(&old, &bytes[at], length);
-          const uint64_t value = compute(op.op, old);
+          uint64_t value = compute(op.op, load(bytes, op.op));
+          if (op.op.flags & kOpBigEndian) value = swapped(value, length);
           std::memcpy(&bytes[at], &value, length);
           break;
         }
@@ -251,7 +270,17 @@ class RigBatch {
   }
 
  private:
+  static uint64_t swapped(uint64_t value, uint64_t bytes) { return __builtin_bswap64(value) >> (64 - 8 * bytes); }
+  static uint64_t load(const std::vector<uint8_t>& bytes, const FrameOp& op) {
+    uint64_t value = 0;
+    std::memcpy(&value, &bytes[op.offset], cell_bytes(op.type));
+    return op.flags & kOpBigEndian ? swapped(value, cell_bytes(op.type)) : value;
+  }
   static uint64_t compute(const FrameOp& op, uint64_t old) {
+    if (op.type == ValueType::f64) {
+      if (op.kind != OpKind::add) die("the oracle only adds floats");
+      return std::bit_cast<uint64_t>(std::bit_cast<double>(old) + std::bit_cast<double>(op.a));
+    }
     switch (op.kind) {
       case OpKind::exchange:
         return op.a;

@@ -66,6 +66,7 @@ struct Action {
   RigBatch batch;                               // batch
   uint32_t region = 0;                          // all that change a region or its snapshots
   uint64_t size = 0;                            // resize
+  uint64_t key = 0;                             // of a change of a region, 0: none; a batch has its own
   Durability durability = Durability::durable;  // mode
   bool stepped = true;                          // false: only to get the store into some state
 };
@@ -84,6 +85,49 @@ struct Episode {
 bool changes_world(Act act) {
   return act == Act::batch || act == Act::create || act == Act::resize || act == Act::remove || act == Act::label ||
          act == Act::mode || act == Act::snapshot || act == Act::restore || act == Act::forget;
+}
+
+// The change of a region or its snapshots that is change `number` of the episode, as its client asks for it. A client
+// that asks again with the key of the first time says the same.
+Code change_region(Store& store, const Episode& episode, uint32_t number, MetaResult* result, std::string* detail) {
+  const Action& action = *episode.changes[number - 1];
+  const std::string& name = episode.start[action.region].name;
+  Conditions conditions;
+  if (action.key != 0) {
+    conditions.has_key = true;
+    Random bytes(action.key);
+    for (uint8_t& byte : conditions.key) byte = static_cast<uint8_t>(bytes.next());
+    for (uint8_t& byte : conditions.fingerprint) byte = static_cast<uint8_t>(bytes.next());
+  }
+  MetaChange change;
+  switch (action.act) {
+    case Act::create:
+      return store.create(meta_of(episode.worlds[number][action.region]), conditions, result, detail);
+    case Act::resize:
+      change.size = action.size;
+      // Shrinking asks for a condition.
+      conditions.if_match = conditions.if_match_any = true;
+      return store.update(name, change, conditions, result, detail);
+    case Act::label:
+      change.labels = episode.worlds[number][action.region].labels;
+      return store.update(name, change, conditions, result, detail);
+    case Act::mode:
+      change.durability = action.durability;
+      return store.update(name, change, conditions, result, detail);
+    case Act::remove:
+      return store.remove(name, conditions, result, detail);
+    case Act::snapshot:
+      return store.make_snapshot(name, conditions, result, detail);
+    default: {
+      std::vector<Snapshot> snapshots;
+      if (const Code code = store.snapshots(name, &snapshots); code != Code::ok) return code;
+      // Asked again, it may be gone: its key is looked at first.
+      const uint64_t oldest = snapshots.empty() ? 0 : snapshots.front().id;
+      if (action.act == Act::forget) return store.remove_snapshot(name, oldest, conditions, result, detail);
+      conditions.if_match = conditions.if_match_any = true;
+      return store.restore(name, oldest, conditions, result, detail);
+    }
+  }
 }
 
 // Shared between rig and victim, written by the victim alone.
@@ -151,8 +195,6 @@ class Victim {
 
   void perform(const Action& action) {
     const uint32_t number = shared_->issued + (changes_world(action.act) ? 1 : 0);
-    MetaResult result;
-    std::string detail;
     switch (action.act) {
       case Act::batch: {
         frame_ = action.batch.frame(episode_.worlds[number - 1]);
@@ -169,57 +211,6 @@ class Victim {
       case Act::checkpoint:
         if (store_->checkpoint_step() != 0) must(Code::io_error, "a checkpoint");
         return;
-      case Act::create:
-        shared_->issued = number;
-        must(store_->create(meta_of(episode_.worlds[number][action.region]), Conditions{}, &result, &detail), detail);
-        break;
-      case Act::resize: {
-        MetaChange change;
-        change.size = action.size;
-        // Shrinking asks for a condition.
-        Conditions any;
-        any.if_match = any.if_match_any = true;
-        shared_->issued = number;
-        must(store_->update(episode_.start[action.region].name, change, any, &result, &detail), detail);
-        break;
-      }
-      case Act::label: {
-        MetaChange change;
-        change.labels = "{\"step\":\"" + std::to_string(number) + "\"}";
-        shared_->issued = number;
-        must(store_->update(episode_.start[action.region].name, change, Conditions{}, &result, &detail), detail);
-        break;
-      }
-      case Act::mode: {
-        MetaChange change;
-        change.durability = action.durability;
-        shared_->issued = number;
-        must(store_->update(episode_.start[action.region].name, change, Conditions{}, &result, &detail), detail);
-        break;
-      }
-      case Act::remove:
-        shared_->issued = number;
-        must(store_->remove(episode_.start[action.region].name, Conditions{}, &result, &detail), detail);
-        break;
-      case Act::snapshot:
-        shared_->issued = number;
-        must(store_->make_snapshot(episode_.start[action.region].name, Conditions{}, &result, &detail), detail);
-        break;
-      case Act::restore:
-      case Act::forget: {
-        const std::string& name = episode_.start[action.region].name;
-        std::vector<Snapshot> snapshots;
-        must(store_->snapshots(name, &snapshots), name);
-        // Restoring asks for a condition.
-        Conditions any;
-        any.if_match = any.if_match_any = true;
-        shared_->issued = number;
-        const uint64_t oldest = snapshots.front().id;
-        must(action.act == Act::restore ? store_->restore(name, oldest, any, &result, &detail)
-                                        : store_->remove_snapshot(name, oldest, Conditions{}, &result, &detail),
-             detail);
-        break;
-      }
       case Act::close:
         store_->close();
         return;
@@ -230,7 +221,13 @@ class Victim {
       case Act::to_ring_end:
         to_ring_end();
         return;
+      default:
+        break;
     }
+    MetaResult result;
+    std::string detail;
+    shared_->issued = number;
+    must(change_region(*store_, episode_, number, &result, &detail), detail);
     shared_->acknowledged = number;
   }
 
@@ -699,15 +696,49 @@ class Judge {
     return "";
   }
 
-  // The client of the last batch asks again with its key: exactly once, whatever the kill did.
+  // The client of the last change asks again with its key: exactly once, whatever the kill did.
   std::string retry(Store& store, std::vector<Settled>& settled, const Episode& episode, Bounds bounds,
                     uint32_t landed) {
     if (bounds.issued == 0) return "";
     const Action& last = *episode.changes[bounds.issued - 1];
-    if (last.act != Act::batch || last.batch.key == 0) return "";
+    if ((last.act == Act::batch ? last.batch.key : last.key) == 0) return "";
     // An earlier one of a group that did not land either would have been asked for first.
     if (landed + 1 < bounds.issued) return "";
+    // The copies that are judged lie on a tmpfs, where nothing becomes durable.
+    const bool becomes_durable =
+        (last.act == Act::mode && last.durability == Durability::durable) ||
+        (last.act == Act::create && episode.start[last.region].durability == Durability::durable);
+    if (landed < bounds.issued && becomes_durable) return "";
     ++retried;
+    bool replayed = false;
+    if (std::string wrong = last.act == Act::batch ? retry_batch(store, settled, episode, last, &replayed)
+                                                   : retry_change(store, episode, bounds.issued, &replayed);
+        !wrong.empty()) {
+      return wrong;
+    }
+    if (replayed != (landed == bounds.issued)) {
+      return replayed ? "a retry is answered from a change that did not land" : "a retry lands a second time";
+    }
+    while (store.flush_step()) {
+    }
+    World seen;
+    if (std::string wrong = observe(store, episode.start, &seen); !wrong.empty()) return wrong;
+    if (!same(seen, episode.worlds[bounds.issued])) {
+      return "after a retry: " + difference(seen, episode.worlds[bounds.issued]);
+    }
+    return "";
+  }
+
+  static std::string retry_change(Store& store, const Episode& episode, uint32_t number, bool* replayed) {
+    MetaResult result;
+    std::string detail;
+    const Code code = change_region(store, episode, number, &result, &detail);
+    *replayed = result.replayed;
+    return code == Code::ok ? "" : std::string("a retry is refused: ") + code_name(code) + " " + detail;
+  }
+
+  static std::string retry_batch(Store& store, std::vector<Settled>& settled, const Episode& episode,
+                                 const Action& last, bool* replayed) {
     const std::vector<uint8_t> frame = last.batch.frame(episode.start);
     std::vector<uint8_t> answer;
     if (store.commit(frame, Store::Patience::may_block, 77, &answer) == Store::Progress::waiting) {
@@ -719,17 +750,7 @@ class Judge {
     if (static_cast<Code>(header->code) != Code::ok) {
       return std::string("a retry is refused: ") + code_name(static_cast<Code>(header->code));
     }
-    const bool replayed = (header->flags & kAnswerReplayed) != 0;
-    if (replayed != (landed == bounds.issued)) {
-      return replayed ? "a retry is answered from a batch that did not land" : "a retry lands a second time";
-    }
-    while (store.flush_step()) {
-    }
-    World seen;
-    if (std::string wrong = observe(store, episode.start, &seen); !wrong.empty()) return wrong;
-    if (!same(seen, episode.worlds[bounds.issued])) {
-      return "after a retry: " + difference(seen, episode.worlds[bounds.issued]);
-    }
+    *replayed = (header->flags & kAnswerReplayed) != 0;
     return "";
   }
 
@@ -953,6 +974,12 @@ void random_write(Random& random, const World& world, RigBatch* batch, uint32_t 
   batch->write(region, random.below(size - length + 1), random_bytes(random, length));
 }
 
+uint32_t load32(const std::vector<uint8_t>& bytes, uint64_t at) {
+  uint32_t value = 0;
+  std::memcpy(&value, &bytes[at], sizeof value);
+  return value;
+}
+
 struct Shape {
   const char* name;
   Make make;
@@ -1021,6 +1048,30 @@ const Shape kShapes[] = {
        batch->store(kB, 2 * random.below(3000), ValueType::u16, random_bytes(random, 2 * random.between(1, 9)));
        batch->store(kA, 4 * random.below(2000), ValueType::i32, random_bytes(random, 4));
        batch->read(kB, random.below(5000), 8);
+     }},
+    {"big-endian cells and floats",
+     [](Random& random, const World&, RigBatch* batch) {
+       batch->cell(OpKind::exchange, kA, 2 * random.below(3000), ValueType::u16, random.next() >> 48, true);
+       batch->cell(OpKind::add, kA, 4 * random.below(2000), ValueType::u32, random.next() >> 32, true);
+       batch->cell(OpKind::max, kB, 8 * random.below(800), ValueType::u64, random.next(), true);
+       // From zero, so that no earlier bytes make it an infinity, which an add refuses.
+       for (const bool big_endian : {false, true}) {
+         const uint64_t at = 8 * random.below(1000);
+         batch->cell(OpKind::exchange, kA, at, ValueType::u64, 0);
+         batch->add_float(kA, at, 0.1, big_endian);
+         batch->add_float(kA, at, static_cast<double>(random.next()), big_endian);
+       }
+     }},
+    {"a guard, and what else to do",
+     [](Random& random, const World& world, RigBatch* batch) {
+       random_write(random, world, batch, kB, 90);
+       batch->write(kC, 0, random_bytes(random, 13));
+       batch->otherwise();
+       random_write(random, world, batch, kA, 200);
+       random_write(random, world, batch, kB, 30);
+       const uint64_t at = 4 * random.below(1000);
+       batch->guard(kA, at, ValueType::u32, load32(world[kA].bytes, at) + (random.chance(50) ? 1 : 0), false);
+       batch->guard(kB, at, ValueType::u32, __builtin_bswap32(load32(world[kB].bytes, at)), true);
      }},
     {"append",
      [](Random& random, const World&, RigBatch* batch) {
@@ -1157,9 +1208,11 @@ std::shared_ptr<const Episode> region_episode(const Mode& mode, uint64_t seed) {
   episode->seed = seed;
   episode->start = start_world(mode);
   episode->start[kC].exists = false;
+  const bool keyed = random.chance(50);
   const auto add = [&](Act act, uint32_t region, uint64_t size) -> Action& {
     episode->actions.emplace_back();
     Action& action = episode->actions.back();
+    action.key = keyed ? random.next() | 1 : 0;
     action.act = act;
     action.region = region;
     action.size = size;
@@ -1213,10 +1266,12 @@ std::shared_ptr<const Episode> snapshot_episode(const Mode& mode, uint64_t seed)
   episode->mode = mode.name;
   episode->seed = seed;
   episode->start = start_world(mode);
+  const bool keyed = random.chance(50);
   const auto add = [&](Act act, bool stepped = true) -> Action& {
     episode->actions.emplace_back();
     episode->actions.back().act = act;
     episode->actions.back().region = kA;
+    episode->actions.back().key = keyed ? random.next() | 1 : 0;
     episode->actions.back().stepped = stepped;
     return episode->actions.back();
   };
