@@ -35,6 +35,8 @@ inline constexpr uint64_t kJournalMagic = 0x314c4e524a464848;     // "HHFJRNL1"
 inline constexpr uint64_t kCheckpointMagic = 0x3154504b43464848;  // "HHFCKPT1"
 inline constexpr uint32_t kRecordMagic = 0x44524648;              // "HFRD"
 inline constexpr uint32_t kRecordAlign = 64;
+// What no journal reaches in centuries: beyond it, sums of positions and lengths could wrap.
+inline constexpr uint64_t kPositionMax = uint64_t{1} << 62;
 
 // The first page; written once. Then slot 0, slot 1, the ring.
 struct JournalHeader {

@@ -49,7 +49,7 @@ bool decode_slot(std::span<uint8_t> bytes, uint64_t ring_bytes, uint32_t region_
   memcpy(&header, bytes.data(), sizeof header);
   if (header.magic != kCheckpointMagic || header.version != kStoreFormatVersion || header.ring_bytes != ring_bytes ||
       header.region_capacity != region_capacity || header.region_count > region_capacity ||
-      header.ring_position % kRecordAlign != 0)
+      header.ring_position % kRecordAlign != 0 || header.ring_position > kPositionMax)
     return false;
   size_t used = sizeof header + header.region_count * sizeof(CheckpointRegion);
   if (used > bytes.size()) return false;

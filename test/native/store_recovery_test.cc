@@ -4,6 +4,7 @@
 
 #include <atomic>
 
+#include "../../native/crc32c.h"
 #include "../../native/failpoint.h"
 #include "../../native/holdfast.h"
 #include "../../native/store.h"
@@ -388,6 +389,24 @@ void names() {
 // ---- wrong bytes -------------------------------------------------------------------------------------------------
 
 void wrong_bytes() {
+  check::test("a checkpoint at a position that no journal reaches is no checkpoint, whatever its checksum says", [] {
+    // Sums of positions wrapped, and recovery went round the ring for ever.
+    Lives lives;
+    lives.killed_after([](Client& c) { CHECK_EQ(c.create("demo", 4096, Durability::fast), Code::ok); });
+    lives.other_boot();
+    const Bytes journal = file_bytes(lives.path("journal"));
+    const uint64_t slot_bytes = checkpoint_slot_bytes(lives.options.regions_max);
+    for (uint64_t at = kPageBytes; at < kPageBytes + 2 * slot_bytes; at += slot_bytes) {
+      CheckpointHeader header;
+      memcpy(&header, journal.data() + at, sizeof header);
+      const uint64_t table = header.region_count * sizeof(CheckpointRegion);
+      header.ring_position = UINT64_MAX / kRecordAlign * kRecordAlign;
+      header.crc = 0;
+      header.crc = crc32c(crc32c(0, &header, sizeof header), journal.data() + at + sizeof header, table);
+      patch_file(lives.path("journal"), at, &header, sizeof header);
+    }
+    CHECK_EQ(lives.refused(), Code::store_corrupt);
+  });
   for (const bool other_boot : {false, true}) {
     check::test(
         other_boot ? "every byte of a journal, flipped, after a power cut: a state that was, or a refusal"
