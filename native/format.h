@@ -166,6 +166,9 @@ inline constexpr uint32_t kMetaSparse = 2;
 inline constexpr uint32_t kMetaAdopted = 4;     // the data file is elsewhere, at `path`
 inline constexpr uint32_t kMetaUnverified = 8;  // a fast region that lived through an unclean restart of the machine
 
+// Nobody can make a larger region: a file that tells of one is damaged, and the map of its pages would fill the memory.
+inline constexpr uint64_t kRegionBytesMax = uint64_t{1} << 40;
+
 // Followed by name, labels (JSON text) and path (adopted only), unpadded.
 struct MetaHeader {
   uint64_t magic;

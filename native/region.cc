@@ -55,7 +55,8 @@ bool decode_meta(std::span<const uint8_t> bytes, RegionMeta* meta) {
   std::span<const uint8_t> strings = bytes.subspan(sizeof header);
   if (header.magic != kMetaMagic || header.version != kStoreFormatVersion ||
       uint64_t{header.name_bytes} + header.labels_bytes + header.path_bytes != strings.size() ||
-      header.crc != meta_crc(header, strings) || header.durability < 1 || header.durability > 3)
+      header.size > kRegionBytesMax || header.crc != meta_crc(header, strings) || header.durability < 1 ||
+      header.durability > 3)
     return false;
   const char* text = reinterpret_cast<const char*>(strings.data());
   meta->name.assign(text, header.name_bytes);

@@ -15,6 +15,12 @@ namespace holdfast {
 
 namespace {
 
+bool region_size_valid(uint64_t size, std::string* detail) {
+  if (size <= kRegionBytesMax) return true;
+  *detail = "a region has at most " + std::to_string(kRegionBytesMax) + " bytes";
+  return false;
+}
+
 Code fail(std::string* detail, int error, const std::string& what) {
   *detail = what + ": " + strerror(error);
   return file_code(error);
@@ -260,7 +266,7 @@ Code Store::begin(const RegionMeta& wanted, const Conditions& conditions, bool s
     if (code != Code::ok) return code;
     meta.incarnation = new_incarnation();
   }
-  if (!region_name_valid(meta.name)) return Code::validation_failed;
+  if (!region_name_valid(meta.name) || !region_size_valid(meta.size, detail)) return Code::validation_failed;
   if (temporary_file_system_ && meta.durability == Durability::durable) {
     *detail = "the store is on " + file_system_name_ + ", which forgets everything with the machine";
     return Code::durability_unavailable;
@@ -280,6 +286,7 @@ Code Store::publish(std::unique_ptr<NewRegion> made, const Conditions& condition
       return Code::validation_failed;
     }
     meta.size = made->size;
+    if (!region_size_valid(meta.size, detail)) return Code::validation_failed;
     File directory;
     int error = sync_all(made->data);
     made->data.close();
@@ -368,6 +375,7 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
 
     meta = region->meta;
     if (change.size) meta.size = *change.size;
+    if (!region_size_valid(meta.size, detail)) return Code::validation_failed;
     if (change.labels) meta.labels = *change.labels;
     if (change.durability) meta.durability = *change.durability;
     if (change.read_only) meta.flags = *change.read_only ? meta.flags | kMetaReadOnly : meta.flags & ~kMetaReadOnly;
