@@ -716,7 +716,9 @@ class Judge {
         !wrong.empty()) {
       return wrong;
     }
-    if (replayed != (landed == bounds.issued)) {
+    // A change of durability alone leaves a world that looks the same: there is no telling whether it had landed.
+    const bool can_tell = !same(episode.worlds[landed], episode.worlds[bounds.issued]);
+    if (replayed != (landed == bounds.issued) && (landed == bounds.issued || can_tell)) {
       return replayed ? "a retry is answered from a change that did not land" : "a retry lands a second time";
     }
     while (store.flush_step()) {
