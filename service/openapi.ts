@@ -42,15 +42,10 @@ export async function addOpenapi(app: FastifyInstance): Promise<void> {
     // Components keep their names; the default is def-0, def-1, ...
     refResolver: { buildLocalReference: (schema, _base, _fragment, index) => String(schema.$id ?? `def-${index}`) },
     convertConstToEnum: false,
-    // Those that Fastify makes of every GET are hidden below.
-    exposeHeadRoutes: true,
     transformObject: (made) => finished("openapiObject" in made ? made.openapiObject : made.swaggerObject),
     transform: ({ schema, url, route }) => {
       const access = route.config?.access ?? "open";
-      const hide =
-        schema === undefined ||
-        schema.hide === true ||
-        (route.method === "HEAD" && schema.operationId?.startsWith("head") !== true);
+      const hide = schema === undefined || schema.hide === true;
       // An empty requirement says that a server without tokens asks for none.
       const security: Record<string, string[]>[] = access === "open" ? [] : [{ bearer: [] }, {}];
       const body = route.config?.body;

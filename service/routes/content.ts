@@ -85,14 +85,13 @@ interface Source {
   readAll(spans: readonly Span[]): Promise<{ tag: Known; parts: Buffer[] }>;
 }
 
-const readContentProblems = [
+const headProblems = [
   ...readProblems,
   "header-invalid",
   "query-param-invalid",
   "region-not-found",
   "snapshot-not-found",
   ...conditionProblems,
-  "range-not-satisfiable",
 ] as const;
 
 export function contentRoutes(app: FastifyInstance, context: RouteContext): void {
@@ -102,7 +101,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
   app.route<ContentRoute>({
     method: "HEAD",
     url,
-    config: { access: "read" },
+    config: { access: "read", swagger: { exposeHeadRoute: true } },
     schema: {
       operationId: "headContent",
       summary: "Size of a region's bytes",
@@ -114,14 +113,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
       response: {
         200: empty("The region's size is Content-Length.", { ...contentHeaders, ...digestHeaders, ...timingHeader }),
         304: empty("They have not changed.", contentHeaders),
-        ...problems(
-          ...readProblems,
-          "header-invalid",
-          "query-param-invalid",
-          "region-not-found",
-          "snapshot-not-found",
-          ...conditionProblems,
-        ),
+        ...problems(...headProblems),
       },
     },
     handler: (request, reply) => {
@@ -166,7 +158,7 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
           [contentType, "multipart/byteranges"],
         ),
         304: empty("They have not changed.", contentHeaders),
-        ...problems(...readContentProblems, "read-not-atomic", "region-faulted"),
+        ...problems(...headProblems, "range-not-satisfiable", "read-not-atomic", "region-faulted"),
       },
     },
     handler: (request, reply) => {

@@ -2,7 +2,7 @@
 import type { IncomingHttpHeaders } from "node:http";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { Problem } from "../errors.js";
-import { etagsOf, expectedGeneration, idempotencyKeyText, pathOf, writeConditions } from "../headers.js";
+import { etagsOf, expectedGeneration, idempotencyKeyText, jsonType, pathOf, writeConditions } from "../headers.js";
 import type { LifecycleView } from "../lifecycle-view.js";
 import type { Metrics } from "../metrics.js";
 import type { ReadBuffers } from "../read-buffers.js";
@@ -12,7 +12,13 @@ import type { ChangeFeed, Changes } from "../store/change-feed.js";
 import { type Etag, etagMatches, formatEtag } from "../store/etags.js";
 import { idempotencyKey } from "../store/idempotency.js";
 import { isRegionName } from "../store/region-name.js";
-import type { Conditions, RegionChanges, RegionInfo } from "../store/regions.js";
+import {
+  type Conditions,
+  describeRegion,
+  type MetaAnswer,
+  type RegionChanges,
+  type RegionInfo,
+} from "../store/regions.js";
 import { parseSnapshotId, type Snapshot, type Snapshots } from "../store/snapshots.js";
 import type { Store } from "../store/store.js";
 
@@ -128,6 +134,12 @@ export function isUnchanged(headers: IncomingHttpHeaders, current: Etag): boolea
   return noneMatch !== undefined && etagMatches(etagsOf("If-None-Match", noneMatch, false), current);
 }
 
+/** What a change of the region itself, which has no body, depends on. @throws Problem header-invalid */
+export function changeTerms(request: FastifyRequest): Conditions & Partial<IdempotencyKey> {
+  const key = keyOf(request, () => []);
+  return { ...changeConditions(writeConditions(request.headers)), ...key };
+}
+
 /** Conditions as a change of the region itself takes them. */
 export function changeConditions(conditions: BatchConditions | undefined): Conditions {
   const { ifMatch, ifNoneMatch, ifGeneration } = conditions ?? {};
@@ -157,6 +169,14 @@ export function setRegionHeaders(reply: FastifyReply, of: Etag & { durableGenera
   reply.header("etag", formatEtag(of));
   reply.header("region-generation", of.generation);
   reply.header("region-durable-generation", of.durableGeneration);
+}
+
+/** What a change left. A replayed answer is about a region that may be gone by now. @throws Problem region-not-found */
+export function answerRegion(reply: FastifyReply, { info, replayed }: MetaAnswer, name: string): void {
+  if (info === null) throw notFound(name);
+  setRegionHeaders(reply, info);
+  setReplayed(reply, replayed);
+  reply.header("content-type", jsonType).send(JSON.stringify(describeRegion(info)));
 }
 
 export function setReplayed(reply: FastifyReply, replayed: boolean): void {

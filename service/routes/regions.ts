@@ -1,17 +1,18 @@
 // regions.ts - /v1/regions and /v1/regions/{region}: create, list, look at, change, delete, flush.
-import type { FastifyInstance, FastifyReply } from "fastify";
+import type { FastifyInstance } from "fastify";
 import { Problem } from "../errors.js";
-import { jsonType, writeConditions } from "../headers.js";
+import { writeConditions } from "../headers.js";
 import { listQuery, type RegionCreate, type RegionPatch, regionCreate, regionParams, regionPatch } from "../schemas.js";
 import type { Failure } from "../store/failure.js";
 import { isRegionName } from "../store/region-name.js";
-import { describeRegion, listRegions, type MetaAnswer, parseCursor } from "../store/regions.js";
+import { describeRegion, listRegions, parseCursor } from "../store/regions.js";
 import {
+  answerRegion,
   changeConditions,
+  changeTerms,
   infoOf,
   isUnchanged,
   keyOf,
-  notFound,
   type RouteContext,
   regionOf,
   setRegionHeaders,
@@ -191,9 +192,7 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
     },
     handler: async (request, reply) => {
       const name = regionOf(request);
-      const key = keyOf(request, () => []);
-      const conditions = changeConditions(writeConditions(request.headers));
-      const answer = await changes.remove(context.store(), name, { ...conditions, ...key });
+      const answer = await changes.remove(context.store(), name, changeTerms(request));
       setReplayed(reply, answer.replayed);
       reply.code(204).send();
     },
@@ -238,12 +237,4 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
 
 function invalid(failure: Failure): Problem {
   return new Problem("validation-failed", `${failure.pointer} ${failure.detail}`, { failures: [failure] });
-}
-
-/** What a change left. A replayed answer is about a region that may be gone by now. */
-function answerRegion(reply: FastifyReply, { info, replayed }: MetaAnswer, name: string): void {
-  if (info === null) throw notFound(name);
-  setRegionHeaders(reply, info);
-  setReplayed(reply, replayed);
-  reply.header("content-type", jsonType).send(JSON.stringify(describeRegion(info)));
 }

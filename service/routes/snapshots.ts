@@ -1,12 +1,12 @@
 // snapshots.ts - /v1/regions/{region}/snapshots: make, list, look at, delete, restore. Their bytes are read as the
 // region's are, in content.ts.
 import type { FastifyInstance, FastifyRequest } from "fastify";
-import { jsonType, writeConditions } from "../headers.js";
+import { jsonType } from "../headers.js";
 import { regionParams, snapshotParams } from "../schemas.js";
-import { describeRegion } from "../store/regions.js";
 import { describeSnapshot, parseSnapshotId, snapshotTag } from "../store/snapshots.js";
 import {
-  changeConditions,
+  answerRegion,
+  changeTerms,
   isUnchanged,
   keyOf,
   noSnapshot,
@@ -88,9 +88,7 @@ export function snapshotRoutes(app: FastifyInstance, context: RouteContext): voi
     },
     handler: async (request, reply) => {
       const name = regionOf(request);
-      const key = keyOf(request, () => []);
-      const conditions = changeConditions(writeConditions(request.headers));
-      const answer = await context.snapshots.make(context.store(), name, { ...conditions, ...key });
+      const answer = await context.snapshots.make(context.store(), name, changeTerms(request));
       const made = describeSnapshot(answer.snapshot);
       setRegionHeaders(reply, snapshotTag(answer.snapshot));
       setReplayed(reply, answer.replayed);
@@ -194,14 +192,9 @@ export function snapshotRoutes(app: FastifyInstance, context: RouteContext): voi
     },
     handler: async (request, reply) => {
       const name = regionOf(request);
-      const key = keyOf(request, () => []);
-      const conditions = changeConditions(writeConditions(request.headers));
-      const id = numberOf(request);
-      const { info, replayed } = await context.snapshots.restore(context.store(), name, id, { ...conditions, ...key });
-      if (info === null) throw notFound(name);
-      setRegionHeaders(reply, info);
-      setReplayed(reply, replayed);
-      reply.header("content-type", jsonType).send(JSON.stringify(describeRegion(info)));
+      const terms = changeTerms(request);
+      const answer = await context.snapshots.restore(context.store(), name, numberOf(request), terms);
+      return answerRegion(reply, answer, name);
     },
   });
 }
