@@ -721,6 +721,7 @@ Napi::Object constants(Napi::Env env) {
   limits["answerResultBytes"] = number(env, sizeof(AnswerResult));
   limits["answerFailureBytes"] = number(env, sizeof(AnswerFailure));
   limits["regionNameBytesMax"] = number(env, kRegionNameBytesMax);
+  limits["regionBytesMax"] = number(env, kRegionBytesMax);
   limits["regionsPerBatchMax"] = number(env, kRegionsPerBatchMax);
   limits["generationMax"] = number(env, kGenerationMax);
   o["codes"] = codes;

@@ -5,11 +5,19 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace holdfast {
 
 // The checksum of what `seed` is the checksum of, followed by these bytes. 0 starts one. Any thread.
 uint32_t crc32c(uint32_t seed, const void* from, size_t bytes);
+
+// Of a header that holds its own checksum in `crc`, and of what follows it. The checksum counts as 0.
+template <typename Header>
+uint32_t crc32c_headed(Header header, std::span<const uint8_t> rest = {}) {
+  header.crc = 0;
+  return crc32c(crc32c(0, &header, sizeof header), rest.data(), rest.size());
+}
 
 // Copies and checksums in one pass over the bytes; the ranges don't overlap. What is checksummed is what was loaded
 // for the copy, so the two agree even if `from` changes meanwhile. Not guarded against faults.

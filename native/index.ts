@@ -321,7 +321,10 @@ export class Store {
     });
   }
 
-  /** Bytes of one generation, into `bytes` if given, which has their length. @throws StoreError region_not_found, out_of_bounds, region_faulted */
+  /**
+   * Bytes of one generation, into `bytes` if given, which has their length. @throws StoreError region_not_found,
+   * out_of_bounds, region_faulted
+   */
   read(name: string, offset: number, length: number, bytes: Buffer = Buffer.allocUnsafe(length)): Maybe<ReadResult> {
     const result: number | Promise<Float64Array> = addon.store.read(this.#native, name, offset, bytes);
     if (typeof result === "number") {

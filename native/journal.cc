@@ -36,14 +36,13 @@ std::vector<uint8_t> encode_slot(const Checkpoint& c, uint64_t ring_bytes, uint3
   header.clean = c.clean;
   size_t table = c.regions.size() * sizeof(CheckpointRegion);
   std::vector<uint8_t> bytes(sizeof header + table);
-  memcpy(bytes.data(), &header, sizeof header);
   if (table) memcpy(bytes.data() + sizeof header, c.regions.data(), table);
-  uint32_t crc = crc32c(0, bytes.data(), bytes.size());
-  memcpy(bytes.data() + offsetof(CheckpointHeader, crc), &crc, sizeof crc);
+  header.crc = crc32c_headed(header, std::span<const uint8_t>(bytes).subspan(sizeof header));
+  memcpy(bytes.data(), &header, sizeof header);
   return bytes;
 }
 
-bool decode_slot(std::span<uint8_t> bytes, uint64_t ring_bytes, uint32_t region_capacity, Checkpoint* c) {
+bool decode_slot(std::span<const uint8_t> bytes, uint64_t ring_bytes, uint32_t region_capacity, Checkpoint* c) {
   CheckpointHeader header;
   if (bytes.size() < sizeof header) return false;
   memcpy(&header, bytes.data(), sizeof header);
@@ -53,8 +52,7 @@ bool decode_slot(std::span<uint8_t> bytes, uint64_t ring_bytes, uint32_t region_
     return false;
   size_t used = sizeof header + header.region_count * sizeof(CheckpointRegion);
   if (used > bytes.size()) return false;
-  memset(bytes.data() + offsetof(CheckpointHeader, crc), 0, sizeof header.crc);
-  if (crc32c(0, bytes.data(), used) != header.crc) return false;
+  if (header.crc != crc32c_headed(header, bytes.first(used).subspan(sizeof header))) return false;
   c->sequence = header.sequence;
   c->lsn = header.lsn;
   c->position = header.ring_position;
@@ -65,11 +63,6 @@ bool decode_slot(std::span<uint8_t> bytes, uint64_t ring_bytes, uint32_t region_
   if (header.region_count)
     memcpy(c->regions.data(), bytes.data() + sizeof header, header.region_count * sizeof(CheckpointRegion));
   return true;
-}
-
-uint32_t file_header_crc(JournalHeader header) {
-  header.crc = 0;
-  return crc32c(0, &header, sizeof header);
 }
 
 }  // namespace
@@ -94,7 +87,7 @@ int Journal::create(const File& directory, uint64_t ring_bytes, uint32_t region_
   header.version = kStoreFormatVersion;
   header.ring_bytes = ring_bytes;
   header.region_capacity = region_capacity;
-  header.crc = file_header_crc(header);
+  header.crc = crc32c_headed(header);
   if (int error = write_all(file, {reinterpret_cast<const uint8_t*>(&header), sizeof header}, 0)) return error;
   std::vector<uint8_t> slot = encode_slot(first, ring_bytes, region_capacity);
   if (int error = write_all(file, slot, slot_offset(region_capacity, first.sequence))) return error;
@@ -112,7 +105,7 @@ int Journal::open(const File& directory) {
   size_t got = 0;
   if (int error = read_some(file_, {reinterpret_cast<uint8_t*>(&header), sizeof header}, 0, false, &got)) return error;
   if (got != sizeof header || header.magic != kJournalMagic || header.version != kStoreFormatVersion ||
-      header.crc != file_header_crc(header) || header.ring_bytes == 0 || header.ring_bytes % kPageBytes != 0 ||
+      header.crc != crc32c_headed(header) || header.ring_bytes == 0 || header.ring_bytes % kPageBytes != 0 ||
       header.ring_bytes > facts.size || facts.size - header.ring_bytes < journal_ring_offset(header.region_capacity))
     return EBADMSG;
   ring_bytes_ = header.ring_bytes;

@@ -10,9 +10,8 @@ namespace holdfast {
 
 namespace {
 
-uint32_t outcome_crc(OutcomeHeader header, const uint8_t* answer) {
-  header.crc = 0;
-  return crc32c(crc32c(0, &header, sizeof header), answer, header.answer_bytes);
+uint32_t outcome_crc(const OutcomeHeader& header, const uint8_t* answer) {
+  return crc32c_headed(header, {answer, header.answer_bytes});
 }
 
 OutcomeKey key_of(const uint8_t bytes[16]) {

@@ -14,11 +14,6 @@ namespace holdfast {
 
 namespace {
 
-uint32_t meta_crc(MetaHeader header, std::span<const uint8_t> strings) {
-  header.crc = 0;
-  return crc32c(crc32c(0, &header, sizeof header), strings.data(), strings.size());
-}
-
 void append_text(std::vector<uint8_t>* bytes, const std::string& text) {
   bytes->insert(bytes->end(), text.begin(), text.end());
 }
@@ -43,7 +38,7 @@ std::vector<uint8_t> encode_meta(const RegionMeta& meta) {
   append_text(&bytes, meta.name);
   append_text(&bytes, meta.labels);
   append_text(&bytes, meta.path);
-  header.crc = meta_crc(header, std::span<const uint8_t>(bytes).subspan(sizeof header));
+  header.crc = crc32c_headed(header, std::span<const uint8_t>(bytes).subspan(sizeof header));
   memcpy(bytes.data(), &header, sizeof header);
   return bytes;
 }
@@ -55,7 +50,7 @@ bool decode_meta(std::span<const uint8_t> bytes, RegionMeta* meta) {
   std::span<const uint8_t> strings = bytes.subspan(sizeof header);
   if (header.magic != kMetaMagic || header.version != kStoreFormatVersion ||
       uint64_t{header.name_bytes} + header.labels_bytes + header.path_bytes != strings.size() ||
-      header.size > kRegionBytesMax || header.crc != meta_crc(header, strings) || header.durability < 1 ||
+      header.size > kRegionBytesMax || header.crc != crc32c_headed(header, strings) || header.durability < 1 ||
       header.durability > 3)
     return false;
   const char* text = reinterpret_cast<const char*>(strings.data());

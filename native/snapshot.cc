@@ -14,11 +14,6 @@ namespace holdfast {
 
 namespace {
 
-uint32_t snapshot_crc(SnapshotHeader header, std::span<const uint8_t> meta) {
-  header.crc = 0;
-  return crc32c(crc32c(0, &header, sizeof header), meta.data(), meta.size());
-}
-
 constexpr size_t kNameDigits = 16;
 
 }  // namespace
@@ -31,7 +26,7 @@ std::vector<uint8_t> encode_snapshot(const Snapshot& snapshot) {
   header.id = snapshot.id;
   header.generation = snapshot.generation;
   header.created_us = snapshot.created_us;
-  header.crc = snapshot_crc(header, meta);
+  header.crc = crc32c_headed(header, meta);
   std::vector<uint8_t> bytes(sizeof header + meta.size());
   memcpy(bytes.data(), &header, sizeof header);
   memcpy(bytes.data() + sizeof header, meta.data(), meta.size());
@@ -44,7 +39,7 @@ bool decode_snapshot(std::span<const uint8_t> bytes, Snapshot* snapshot) {
   memcpy(&header, bytes.data(), sizeof header);
   const std::span<const uint8_t> meta = bytes.subspan(sizeof header);
   if (header.magic != kSnapshotMagic || header.version != kStoreFormatVersion ||
-      header.crc != snapshot_crc(header, meta) || !decode_meta(meta, &snapshot->region))
+      header.crc != crc32c_headed(header, meta) || !decode_meta(meta, &snapshot->region))
     return false;
   snapshot->id = header.id;
   snapshot->generation = header.generation;

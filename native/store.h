@@ -267,6 +267,8 @@ class Store {
 
   // store_regions.cc
   Code check(const std::shared_ptr<Region>& region, const Conditions& conditions, std::string* detail) const;
+  Code find_region(const std::string& name, const Conditions& conditions, std::shared_ptr<Region>* found,
+                   std::string* detail) const;
   Code may_create(const std::string& name, const Conditions& conditions, std::string* detail) const;
   bool replay(const Conditions& conditions, MetaResult* result, Code* code);
   Code begin(const RegionMeta& wanted, const Conditions& conditions, bool stream, std::unique_ptr<NewRegion>* out,
@@ -293,9 +295,8 @@ class Store {
 
   // store_snapshots.cc
   class Staged;
-  Code may_snapshot(const std::string& name, const std::shared_ptr<Region>& region, const Conditions& conditions,
-                    std::string* detail) const;
-  Code may_restore(const std::shared_ptr<Region>& region, const Conditions& conditions, std::string* detail) const;
+  Code may_snapshot(const Region& region, std::string* detail) const;
+  Code may_restore(const Region& region, const Conditions& conditions, std::string* detail) const;
   Code find_snapshot(const std::string& name, uint64_t id, Snapshot* found) const;
   Code take_bytes(const std::string& name, const std::shared_ptr<Region>& region, const Conditions& conditions,
                   const File& to, Snapshot* snapshot, std::string* detail);

@@ -70,6 +70,15 @@ Code Store::check(const std::shared_ptr<Region>& region, const Conditions& c, st
   return Code::ok;
 }
 
+// The region that a change is about, if its conditions hold. The caller holds the lock.
+Code Store::find_region(const std::string& name, const Conditions& conditions, std::shared_ptr<Region>* found,
+                        std::string* detail) const {
+  auto it = regions_.find(name);
+  if (it == regions_.end()) return conditions.if_match ? Code::etag_mismatch : Code::region_not_found;
+  *found = it->second;
+  return check(it->second, conditions, detail);
+}
+
 bool Store::replay(const Conditions& c, MetaResult* result, Code* code) {
   if (!c.has_key) return false;
   const Outcome* earlier = outcomes_.find(c.key);
@@ -362,15 +371,13 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
   Lock lock(lock_);
   std::shared_ptr<Region> region;
   RegionMeta meta;
+  std::vector<uint8_t> encoded;
   bool resized = false, hardened = false;
   for (;;) {
     Code code = Code::ok;
     if (closing_) return Code::cancelled;
     if (replay(conditions, result, &code)) return code;
-    auto it = regions_.find(name);
-    if (it == regions_.end()) return conditions.if_match ? Code::etag_mismatch : Code::region_not_found;
-    region = it->second;
-    code = check(region, conditions, detail);
+    code = find_region(name, conditions, &region, detail);
     if (code != Code::ok) return code;
 
     meta = region->meta;
@@ -404,7 +411,8 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
       lock.lock();
       continue;
     }
-    uint64_t bytes = change_bytes(1, encode_meta(meta).size(), conditions);
+    encoded = encode_meta(meta);
+    uint64_t bytes = change_bytes(1, encoded.size(), conditions);
     if (quiet(bytes)) break;
     code = become_quiet(lock, bytes);
     if (code != Code::ok) return code;
@@ -442,7 +450,7 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
   Code code = error ? fail(detail, error,
                            resized ? "can't resize region " + name + " to " + std::to_string(meta.size) + " bytes"
                                    : "can't change region " + name)
-                    : publish_change(RecordKind::meta, named, encode_meta(meta), conditions, detail);
+                    : publish_change(RecordKind::meta, named, encoded, conditions, detail);
   if (head_.lsn == before.lsn) {
     if (meta.size > grown_from) truncate_to(region->data(), grown_from);
     remove_file_at(region->directory(), "meta.new");
@@ -479,22 +487,21 @@ Code Store::remove(const std::string& name, const Conditions& conditions, MetaRe
   {
     Lock lock(lock_);
     Code code = Code::ok;
+    std::vector<uint8_t> encoded;
     for (;;) {
       if (closing_) return Code::cancelled;
       if (replay(conditions, result, &code)) return code;
-      auto it = regions_.find(name);
-      if (it == regions_.end()) return conditions.if_match ? Code::etag_mismatch : Code::region_not_found;
-      region = it->second;
-      code = check(region, conditions, detail);
+      code = find_region(name, conditions, &region, detail);
       if (code != Code::ok) return code;
-      uint64_t bytes = change_bytes(1, encode_meta(region->meta).size(), conditions);
+      encoded = encode_meta(region->meta);
+      uint64_t bytes = change_bytes(1, encoded.size(), conditions);
       if (quiet(bytes)) break;
       code = become_quiet(lock, bytes);
       if (code != Code::ok) return code;
     }
     ChainEnd before = head_;
     const RecordRegion named[] = {{region->meta.incarnation, region->generation}};
-    code = publish_change(RecordKind::remove, named, encode_meta(region->meta), conditions, detail);
+    code = publish_change(RecordKind::remove, named, encoded, conditions, detail);
     if (code != Code::ok) return code;
     if (int error = apply_remove(region)) {
       region->set_fault(std::string("the region could not be removed: ") + strerror(error), 0);

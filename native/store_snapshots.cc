@@ -58,15 +58,12 @@ class Store::Staged {
 
 // ---- making ----
 
-Code Store::may_snapshot(const std::string& name, const std::shared_ptr<Region>& region, const Conditions& conditions,
-                         std::string* detail) const {
-  const Code code = check(region, conditions, detail);
-  if (code != Code::ok) return code;
-  if (region->faulted()) {
-    *detail = region->fault;
+Code Store::may_snapshot(const Region& region, std::string* detail) const {
+  if (region.faulted()) {
+    *detail = region.fault;
     return Code::region_faulted;
   }
-  auto has = snapshots_.find(name);
+  auto has = snapshots_.find(region.meta.name);
   if (has == snapshots_.end() || has->second.size() < options_.snapshots_max) return Code::ok;
   *detail = "the region has " + std::to_string(has->second.size()) + " snapshots, as many as it may";
   return Code::too_many_snapshots;
@@ -81,11 +78,9 @@ Code Store::make_snapshot(const std::string& name, const Conditions& conditions,
     Code code = Code::ok;
     if (closing_) return Code::cancelled;
     if (replay(conditions, result, &code)) return code;
-    auto it = regions_.find(name);
-    if (it == regions_.end()) return conditions.if_match ? Code::etag_mismatch : Code::region_not_found;
-    region = it->second;
-    if (region->snapshotting) return Code::snapshot_in_progress;
-    code = may_snapshot(name, region, conditions, detail);
+    code = find_region(name, conditions, &region, detail);
+    if (code == Code::ok && region->snapshotting) code = Code::snapshot_in_progress;
+    if (code == Code::ok) code = may_snapshot(*region, detail);
     if (code != Code::ok) return code;
     snapshot.id = new_incarnation();
     region->snapshotting = true;
@@ -153,7 +148,8 @@ Code Store::take_bytes(const std::string& name, const std::shared_ptr<Region>& r
   for (;;) {
     if (closing_) return Code::cancelled;
     if (region->removed) return Code::region_not_found;
-    const Code code = may_snapshot(name, region, conditions, detail);
+    Code code = check(region, conditions, detail);
+    if (code == Code::ok) code = may_snapshot(*region, detail);
     if (code != Code::ok) return code;
     if (quiet(0)) break;
     if (const Code waited = become_quiet(lock, 0); waited != Code::ok) return waited;
@@ -322,33 +318,29 @@ int Store::apply_forget(const Snapshot& snapshot) {
 
 // ---- restoring ----
 
-Code Store::may_restore(const std::shared_ptr<Region>& region, const Conditions& conditions,
-                        std::string* detail) const {
-  const Code code = check(region, conditions, detail);
-  if (code != Code::ok) return code;
+Code Store::may_restore(const Region& region, const Conditions& conditions, std::string* detail) const {
   if (!conditions.if_match && !conditions.if_generation) {
     *detail = "restoring a snapshot loses what was written since: say If-Match";
     return Code::precondition_required;
   }
-  if (region->meta.flags & kMetaAdopted) {
+  if (region.meta.flags & kMetaAdopted) {
     *detail = "the region is an operator's own file, which stays in its place: write the snapshot's bytes into it";
     return Code::region_adopted;
   }
-  if (region->meta.flags & kMetaReadOnly) return Code::region_read_only;
-  return region->snapshotting ? Code::snapshot_in_progress : Code::ok;
+  if (region.meta.flags & kMetaReadOnly) return Code::region_read_only;
+  return region.snapshotting ? Code::snapshot_in_progress : Code::ok;
 }
 
 Code Store::restore(const std::string& name, uint64_t id, const Conditions& conditions, MetaResult* result,
                     std::string* detail) {
   Snapshot snapshot;
   RegionMeta meta;
+  std::vector<uint8_t> encoded;
   uint64_t incarnation = 0;
   const auto look = [&](std::shared_ptr<Region>* region) {
     if (closing_) return Code::cancelled;
-    auto it = regions_.find(name);
-    if (it == regions_.end()) return conditions.if_match ? Code::etag_mismatch : Code::region_not_found;
-    *region = it->second;
-    return may_restore(*region, conditions, detail);
+    const Code code = find_region(name, conditions, region, detail);
+    return code == Code::ok ? may_restore(**region, conditions, detail) : code;
   };
   std::shared_ptr<Region> region;
   {
@@ -404,7 +396,8 @@ Code Store::restore(const std::string& name, uint64_t id, const Conditions& cond
     meta.flags = (meta.flags & ~kMetaUnverified) | (snapshot.region.flags & kMetaUnverified);
     meta.meta_generation++;
     meta.modified_us = now_us();
-    const uint64_t bytes = change_bytes(2, encode_meta(meta).size(), conditions);
+    encoded = encode_meta(meta);
+    const uint64_t bytes = change_bytes(2, encoded.size(), conditions);
     if (quiet(bytes)) break;
     code = become_quiet(lock, bytes);
     if (code != Code::ok) return code;
@@ -414,7 +407,7 @@ Code Store::restore(const std::string& name, uint64_t id, const Conditions& cond
   const ChainEnd before = head_;
   const uint64_t generation = region->generation + 1;
   const RecordRegion named[] = {{region->meta.incarnation, region->generation}, {incarnation, generation}};
-  const Code code = publish_change(RecordKind::replace, named, encode_meta(meta), conditions, detail);
+  const Code code = publish_change(RecordKind::replace, named, encoded, conditions, detail);
   staged.published = head_.lsn != before.lsn;  // from here on a recovery may want the files
   if (code != Code::ok) return code;
   if (int failed = apply_create(meta, generation)) {

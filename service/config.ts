@@ -7,6 +7,7 @@ import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { resolve } from "node:path";
+import { regionBytesMax } from "./store/frame.js";
 import { isRegionName } from "./store/region-name.js";
 import { name, version } from "./version.js";
 
@@ -79,7 +80,7 @@ const settings = {
   ),
 
   regionsMax: integer("REGIONS_MAX", undefined, 1024, [1, 65536], "regions in the store"),
-  regionBytesMax: integer("REGION_BYTES_MAX", "bytes", 64 * GiB, [1, 1024 * GiB], "size of a region"),
+  regionBytesMax: integer("REGION_BYTES_MAX", "bytes", 64 * GiB, [1, regionBytesMax], "size of a region"),
   snapshotsMax: integer("SNAPSHOTS_MAX", undefined, 64, [0, 1024], "snapshots of each region"),
   batchOpsMax: integer("BATCH_OPS_MAX", undefined, 4096, [1, 65535], "operations of a batch"),
   batchGuardsMax: integer("BATCH_GUARDS_MAX", undefined, 256, [1, 4096], "guards of a batch"),

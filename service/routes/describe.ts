@@ -1,6 +1,7 @@
 // describe.ts - pieces of the OpenAPI document that operations share.
 import { acceptPatch } from "../byteranges.js";
 import { type ProblemCode, problemKinds } from "../errors.js";
+import { regionBytesMax } from "../store/frame.js";
 
 type Schema = Readonly<Record<string, unknown>>;
 
@@ -24,7 +25,7 @@ export function json(description: string, id: string, headers: Schema = {}, exam
 }
 
 /** Bytes as they are. No region is longer. */
-export const binary = { type: "string", format: "binary", maxLength: 2 ** 40 } as const;
+export const binary = { type: "string", format: "binary", maxLength: regionBytesMax } as const;
 
 /** Without an end until one side ends it: the limit only says that none was forgotten. */
 export const endless = { type: "string", maxLength: Number.MAX_SAFE_INTEGER } as const;

@@ -42,6 +42,7 @@ export const answerRegionBytes = 40;
 export const answerResultBytes = 24;
 export const answerFailureBytes = 24;
 export const regionNameBytesMax = 64;
+export const regionBytesMax = 2 ** 40;
 export const regionsPerBatchMax = 64;
 export const patternBytesMax = 4096;
 export const etagBytes = 24;

@@ -28,6 +28,7 @@ t.test("constants", async (t) => {
     "answerMagic",
     "frameVersion",
     "regionNameBytesMax",
+    "regionBytesMax",
     "regionsPerBatchMax",
     "frameDryRun",
     "frameHasKey",
