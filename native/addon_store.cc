@@ -398,6 +398,32 @@ Napi::Value extents(Info info) {
       });
 }
 
+// (handle, name, offset, granularity, most) -> Promise<Float64Array>: five facts, then the four numbers of each slice
+Napi::Value slices(Info info) {
+  Shared shared = handle(info);
+  std::string name = text(info[1]);
+  uint64_t offset = whole(info[2]), granularity = whole(info[3]), most = whole(info[4]);
+  struct Found {
+    std::vector<Store::Slice> slices;
+    Store::ReadFacts facts = {};
+  };
+  auto found = std::make_shared<Found>();
+  return Task::start(
+      info.Env(),
+      [shared, found, name, offset, granularity, most](std::string*) {
+        return shared->store->slices(name, offset, granularity, most, &found->slices, &found->facts);
+      },
+      [found](Napi::Env env) -> Napi::Value {
+        Napi::Float64Array numbers = Napi::Float64Array::New(env, 5 + 4 * found->slices.size());
+        put_facts({numbers.Data(), 5}, found->facts);
+        double* to = numbers.Data() + 5;
+        for (const Store::Slice& slice : found->slices)
+          for (uint64_t number : {slice.offset, slice.length, slice.data_bytes, slice.resident_bytes})
+            *to++ = static_cast<double>(number);
+        return numbers;
+      });
+}
+
 Napi::Value names(Info info) {
   std::vector<std::string> names = handle(info)->store->names();
   Napi::Array array = Napi::Array::New(info.Env(), names.size());
@@ -743,6 +769,7 @@ void export_store(Napi::Env env, Napi::Object exports) {
   add("commit", commit);
   add("read", read);
   add("extents", extents);
+  add("slices", slices);
   add("names", names);
   add("info", region_info);
   add("create", create);

@@ -24,6 +24,7 @@
 #include <algorithm>
 
 #include "failpoint.h"
+#include "format.h"
 
 namespace holdfast {
 
@@ -331,6 +332,23 @@ int list_extents(const File& file, uint64_t offset, uint64_t end, size_t most, s
     uint64_t to = std::min(end, static_cast<uint64_t>(hole));
     extents->push_back({offset, to - offset, true});
     offset = to;
+  }
+  return 0;
+}
+
+int resident_bytes(const Mapping& mapping, uint64_t offset, uint64_t length, uint64_t* bytes) {
+  if (offset % kPageBytes) return EINVAL;
+  if (offset > mapping.size() || length > mapping.size() - offset) return ENOMEM;
+  // Since Linux 5.2 every page seems to be there unless the caller owns the file or may write to it; whoever serves a region
+  // may. The kernel takes 4,096 pages at a time and lets changes of the address space in between.
+  uint8_t present[4096];
+  *bytes = 0;
+  for (uint64_t at = offset, end = offset + length; at < end;) {
+    const uint64_t step = std::min<uint64_t>(end - at, sizeof present * kPageBytes);
+    if (retried([&] { return ::mincore(mapping.data() + at, step, present); }) != 0) return failed();
+    for (uint64_t page = 0; page * kPageBytes < step; page++)
+      if (present[page] & 1) *bytes += std::min<uint64_t>(kPageBytes, step - page * kPageBytes);
+    at += step;
   }
   return 0;
 }

@@ -97,6 +97,10 @@ struct Extent {
 // Extents of [offset, end) in their order, at most `most`. Blocks that are reserved and were never written are a hole.
 int list_extents(const File& file, uint64_t offset, uint64_t end, size_t most, std::vector<Extent>* extents);
 
+// How many bytes of [offset, offset + length) of a mapping lie in pages that are in memory (the page cache), whoever brought
+// them there. `offset`: at a page. What lies beyond the end of the file is not in memory. ENOMEM: beyond the mapping.
+int resident_bytes(const Mapping& mapping, uint64_t offset, uint64_t length, uint64_t* bytes);
+
 // Makes whole pages present and writable. EFAULT: beyond the end of the file, or no space for a hole.
 int populate_write(uint8_t* address, size_t length);
 

@@ -149,6 +149,20 @@ export interface ExtentList extends Etag {
   size: number;
 }
 
+/** A part of a region, and how many bytes of it hold data and are in memory. */
+export interface Slice {
+  offset: number;
+  length: number;
+  dataBytes: number;
+  residentBytes: number;
+}
+
+export interface SliceList extends Etag {
+  slices: Slice[];
+  durableGeneration: number;
+  size: number;
+}
+
 /** The bytes of a region as they were at one generation. */
 export interface Snapshot {
   /** Unique in the store and for ever; greater than that of every earlier one. */
@@ -346,6 +360,21 @@ export class Store {
       extents.push({ offset: from, length: bytes, kind: data === 1 ? "data" : "hole" });
     }
     return { ...factsOf(numbers), extents };
+  }
+
+  /**
+   * Parts of `granularity` bytes (a multiple of 4,096) from the one that holds `offset` on, at most `countMax`, and fewer
+   * when the look would take long: at least one, if there is one.
+   * @throws StoreError region_not_found, out_of_bounds, region_faulted
+   */
+  async slices(name: string, offset: number, granularity: number, countMax: number): Promise<SliceList> {
+    const numbers: Float64Array = await told(addon.store.slices(this.#native, name, offset, granularity, countMax));
+    const slices: Slice[] = [];
+    for (let at = 5; at < numbers.length; at += 4) {
+      const [from = 0, length = 0, dataBytes = 0, residentBytes = 0] = numbers.subarray(at, at + 4);
+      slices.push({ offset: from, length, dataBytes, residentBytes });
+    }
+    return { ...factsOf(numbers), slices };
   }
 
   /** Makes a region, or adopts the file at `adoptPath` as one; its size is then at most the file's. @throws StoreError */

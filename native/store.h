@@ -162,6 +162,17 @@ class Store {
   Code extents(const std::string& name, uint64_t offset, uint64_t length, size_t most, std::vector<Extent>* extents,
                ReadFacts* facts);
 
+  // A part of a region, and how many bytes of it hold data (as an extent does) and are in memory.
+  struct Slice {
+    uint64_t offset, length, data_bytes, resident_bytes;
+  };
+  // Slices that begin at multiples of `granularity` (a multiple of kPageBytes) and are as long, but for the region's last, in
+  // their order from the one that holds `offset` on, at most `most`. Looks at a bounded number of bytes and extents and ends
+  // with the slice in which it has seen as many: at least one if there is one, so `granularity` bounds the time. Blocks for
+  // the disk. region_not_found, region_faulted, out_of_bounds.
+  Code slices(const std::string& name, uint64_t offset, uint64_t granularity, size_t most, std::vector<Slice>* slices,
+              ReadFacts* facts);
+
   std::vector<std::string> names();
   std::optional<RegionInfo> info(const std::string& name);
   StoreStatus status();

@@ -544,6 +544,10 @@ export interface Operations {
        * Ranges that changed after this generation, or that differ from a snapshot (`snapshot:ID`), in place of data and holes.
        */
       since?: number | string;
+      /**
+       * Slices of so many bytes, and how much of each holds data and is in memory, in place of data and holes.
+       */
+      granularity?: number;
     };
     answer: ExtentPage;
   };
@@ -1252,7 +1256,7 @@ export interface ExtentPage {
   durableGeneration: number;
 }
 /**
- * A range that is all data, all hole, or has changed.
+ * A range that is all data, all hole, or has changed; or a slice of the region with both and its shares.
  */
 export interface Extent {
   /**
@@ -1266,7 +1270,15 @@ export interface Extent {
   /**
    * A hole reads as zeros.
    */
-  kind: "data" | "hole" | "changed";
+  kind: "data" | "hole" | "changed" | "slice";
+  /**
+   * Of a slice: how many of its bytes hold data.
+   */
+  dataBytes?: number;
+  /**
+   * Of a slice: how many of its bytes are in memory, in the kernel's page cache.
+   */
+  residentBytes?: number;
 }
 /**
  * The snapshots of a region.

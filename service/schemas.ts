@@ -871,6 +871,9 @@ export const digestQuery = {
 } as const;
 export type DigestQuery = XStatic<typeof digestQuery>;
 
+/** What the kernel has in memory or has not. */
+const pageBytes = 4096;
+
 export const extentsQuery = {
   type: "object",
   additionalProperties: false,
@@ -893,18 +896,32 @@ export const extentsQuery = {
         "Ranges that changed after this generation, or that differ from a snapshot (`snapshot:ID`), in place of data and holes.",
       examples: [0],
     },
+    granularity: {
+      type: "integer",
+      minimum: pageBytes,
+      maximum: 1 << 30,
+      multipleOf: pageBytes,
+      description:
+        "Slices of so many bytes, and how much of each holds data and is in memory, in place of data and holes.",
+      examples: [pageBytes],
+    },
   },
 } as const;
 export type ExtentsQuery = XStatic<typeof extentsQuery>;
 
 const extent: Schema = {
   $id: "Extent",
-  ...object({
-    offset: position("Position of the first byte.", 0),
-    length: position("Bytes.", 4096),
-    kind: choice(["data", "hole", "changed"], "A hole reads as zeros."),
-  }),
-  description: "A range that is all data, all hole, or has changed.",
+  ...object(
+    {
+      offset: position("Position of the first byte.", 0),
+      length: position("Bytes.", 4096),
+      kind: choice(["data", "hole", "changed", "slice"], "A hole reads as zeros."),
+      dataBytes: position("Of a slice: how many of its bytes hold data.", 4096),
+      residentBytes: position("Of a slice: how many of its bytes are in memory, in the kernel's page cache.", 4096),
+    },
+    ["offset", "length", "kind"],
+  ),
+  description: "A range that is all data, all hole, or has changed; or a slice of the region with both and its shares.",
 };
 
 const extentPage: Schema = {

@@ -9,6 +9,8 @@ import { Plot } from "./plot.js";
 /** Plots have four samples a second; a stop of a second is seen as it happens. */
 const statusMs = 250;
 const regionsMs = 1000;
+/** Squares tell what the page cache has; nothing tells when that changes. */
+const slicesMs = 2000;
 /** Regions that are listed; the prefix finds the others. */
 const regionsMax = 200;
 const rows = 24;
@@ -226,12 +228,14 @@ function choose(name) {
   byId("region-name").textContent = name;
   byId("batches").replaceChildren();
   heat.reset(region.size);
-  byId("heat-text").textContent = `${heat.about}; hot where batches just wrote`;
+  for (const id of ["data-bytes", "resident-bytes"]) byId(id).textContent = "";
+  showSquare();
   for (const button of byId("region-list").querySelectorAll("button")) {
     button.setAttribute("aria-pressed", String(button.dataset.name === name));
   }
   showFacts();
   void watchChanges();
+  void watchSlices();
 }
 
 /** It is gone; the next list tells what can be chosen in its place. */
@@ -259,6 +263,7 @@ async function showWindow() {
   if (at !== offset || leave.signal.aborted) return generation;
   dump.show(at, bytes, columns);
   heat.frame(at, bytes.length);
+  showSquare();
   const input = /** @type {HTMLInputElement} */ (byId("offset"));
   if (document.activeElement !== input) input.value = `0x${at.toString(16)}`;
   byId("window-text").textContent =
@@ -292,6 +297,56 @@ async function watchChanges() {
       else throw error;
     }
   }
+}
+
+/** What of the region holds data and is in memory, again and again, for as long as it is chosen. */
+async function watchSlices() {
+  const { signal } = chosen.leave;
+  while (!signal.aborted) {
+    const asked = performance.now();
+    try {
+      if (!document.hidden) await showSlices(signal);
+    } catch (error) {
+      if (signal.aborted) return;
+      if (!(error instanceof Unreachable) && !(error instanceof Problem)) throw error;
+    }
+    // A large region keeps a thread of the service busy for a tenth of the time at most.
+    await sleep(Math.max(slicesMs, 9 * (performance.now() - asked)));
+  }
+}
+
+/** @param {AbortSignal} signal */
+async function showSlices(signal) {
+  const { name } = chosen;
+  const { granularity } = heat;
+  const total = { data: 0, resident: 0 };
+  /** @type {number | null} */
+  let from = 0;
+  while (from !== null) {
+    const query = new URLSearchParams({ granularity: String(granularity), offset: String(from), limit: "1000" });
+    const { items, nextOffset } = await client.json(`/v1/regions/${name}/extents?${query}`, signal);
+    heat.tell(items);
+    for (const { dataBytes, residentBytes } of items) {
+      total.data += dataBytes;
+      total.resident += residentBytes;
+    }
+    from = nextOffset;
+  }
+  byId("data-bytes").textContent = bytesText(total.data);
+  byId("resident-bytes").textContent = bytesText(total.resident);
+  showSquare();
+}
+
+/** The square that the pointer is on, or that the bytes below begin in, in words. */
+function showSquare() {
+  const { square } = heat;
+  const text = [heat.about];
+  if (square !== undefined) {
+    const { offset: at, dataBytes, residentBytes, writtenMs } = square;
+    const written = writtenMs === undefined ? "" : `, written ${Math.round(writtenMs / 1000)} s ago`;
+    text.push(`0x${at.toString(16)}: ${bytesText(dataBytes)} of data, ${bytesText(residentBytes)} in memory${written}`);
+  }
+  byId("heat-text").textContent = text.join("; ");
 }
 
 /** @param {readonly Change[]} changes @param {AbortSignal} signal */
@@ -330,6 +385,9 @@ function elsewhere(error) {
 
 // ---- what the person does ------------------------------------------------------------------------------------------
 
+for (const kind of /** @type {const} */ (["pointermove", "pointerleave"])) {
+  byId("heat-map").addEventListener(kind, showSquare);
+}
 byId("prefix").addEventListener("input", () => void listRegions().catch(elsewhere));
 byId("previous").addEventListener("click", () => moveTo(offset - columns * rows));
 byId("next").addEventListener("click", () => moveTo(offset + columns * rows));

@@ -1,6 +1,7 @@
-// extents.ts - GET /v1/regions/{region}/extents: which ranges of a region hold data and which are holes, or which have
-// changed since a generation.
+// extents.ts - GET /v1/regions/{region}/extents: which ranges of a region hold data and which are holes, which have changed
+// since a generation, or how much of each slice holds data and is in memory.
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { Problem } from "../errors.js";
 import { type ExtentsQuery, extentsQuery, regionParams, snapshotPrefix } from "../schemas.js";
 import type { ChangeFeed } from "../store/change-feed.js";
 import { mergeSpans } from "../store/ranges.js";
@@ -23,6 +24,7 @@ export function extentRoutes(app: FastifyInstance, context: RouteContext): void 
       description: [
         "Ranges that hold data and holes, in their order and without gaps, as the file system tells them. A hole reads as zeros; space may be reserved for it. `nextOffset` leads to the next page.",
         "With `since` the ranges that changed after that generation, as far as this run of the service remembers (`changesKeptMax` of GET /v1/limits); of a batch that wrote many ranges, fewer that cover them. With `since=snapshot:ID` the pages that differ from a snapshot, compared byte by byte; a page of them may have no items and still a `nextOffset`. Go on from the `generation` of the first page: to copy a region again and again, read only these.",
+        "With `granularity` slices of so many bytes, the first one with `offset` in it, and how many bytes of each hold data and are in memory (whoever read or wrote them; the kernel takes them back as it likes). With 4096 these are the pages one by one. A page of the answer may end before `limit`, so that none takes long: go on at `nextOffset`. Nothing is read into memory by looking.",
       ].join("\n\n"),
       tags: [tags.content],
       params: regionParams,
@@ -43,9 +45,13 @@ export function extentRoutes(app: FastifyInstance, context: RouteContext): void 
     handler: async (request, reply) => {
       const name = regionOf(request);
       const store = context.store();
-      const { offset, limit, since } = request.query;
+      const { offset, limit, since, granularity } = request.query;
       const info = infoOf(store, name);
       const { size } = info;
+      if (granularity !== undefined) {
+        if (since !== undefined) throw new Problem("query-param-invalid", "since and granularity exclude each other");
+        return slices(reply, name, offset, granularity, limit);
+      }
       if (typeof since === "string") return differing(request, reply, name, since.slice(snapshotPrefix.length));
       if (since !== undefined) {
         const page = changedSince(context.feed, info, since, offset, limit);
@@ -65,6 +71,21 @@ export function extentRoutes(app: FastifyInstance, context: RouteContext): void 
       };
     },
   });
+
+  async function slices(reply: FastifyReply, name: string, offset: number, granularity: number, limit: number) {
+    const found = await context.store().slices(name, offset, granularity, limit);
+    setRegionHeaders(reply, found);
+    const { size, generation, durableGeneration } = found;
+    const last = found.slices.at(-1);
+    const end = last === undefined ? size : last.offset + last.length;
+    return {
+      items: found.slices.map((slice) => ({ ...slice, kind: "slice" })),
+      nextOffset: end < size ? end : null,
+      size,
+      generation,
+      durableGeneration,
+    };
+  }
 
   async function differing(request: FastifyRequest<ExtentRoute>, reply: FastifyReply, name: string, id: string) {
     const store = context.store();

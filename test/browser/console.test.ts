@@ -1,5 +1,6 @@
 // The console in a real browser: on a desk and on a phone, in light and dark, with a token, through a stop and the next run.
-import t from "tap";
+import { execFileSync } from "node:child_process";
+import t, { type Test } from "tap";
 import { RawClient } from "../raw-client.js";
 import { freshDir, ServiceProcess } from "../service-process.js";
 import { launch, missing, Watched } from "./browser.js";
@@ -29,6 +30,33 @@ const pixelsOf = (canvas: string, color: string) => `(() => {
     if (data[at + 3] > 128 && [0, 1, 2].every((part) => Math.abs(data[at + part] - wanted[part]) < 40)) found++;
   }
   return found;
+})()`;
+
+/** Runs in the page: the style's colours that the corner and the middle of a square of the heat map have. */
+const squareOf = (square: number) => `(() => {
+  const canvas = document.getElementById("heat-map");
+  const [columns, side, gap] = ["columns", "side", "gap"].map((name) => Number(canvas.dataset[name]));
+  const left = (${square} % columns) * (side + gap);
+  const top = Math.floor(${square} / columns) * (side + gap);
+  const ratio = canvas.width / canvas.clientWidth;
+  const probe = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const distances = (pixel) =>
+    ["hole", "data", "resident", "hot"].map((name) => {
+      probe.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
+      probe.fillRect(0, 0, 1, 1);
+      const color = probe.getImageData(0, 0, 1, 1).data;
+      return { name, distance: Math.hypot(...[0, 1, 2].map((part) => color[part] - pixel[part])) };
+    });
+  const nearest = (x, y) => {
+    const pixel = canvas.getContext("2d").getImageData(Math.floor(x * ratio), Math.floor(y * ratio), 1, 1).data;
+    return distances(pixel).sort((a, b) => a.distance - b.distance)[0].name;
+  };
+  return {
+    edge: nearest(left + 0.5, top + 0.5),
+    middle: nearest(left + side / 2, top + side / 2),
+    x: left + side / 2,
+    y: top + side / 2,
+  };
 })()`;
 
 t.test("the console", { skip: missing }, async (t) => {
@@ -90,6 +118,7 @@ t.test("the console", { skip: missing }, async (t) => {
     t.ok(drawn > 10, `${plot} is drawn`);
   }
   await desk.picture("console-light");
+  await heatMap(t, desk, origin, dir);
 
   const phone = await Watched.open(browser, `${origin}/ui#token=${token}`, {
     viewport: { width: 390, height: 844 },
@@ -152,3 +181,83 @@ t.test("the console", { skip: missing }, async (t) => {
   t.same(desk.errors, [], "nothing else is reported to the console");
   t.same(desk.foreign, [], "nobody else is asked for anything");
 });
+
+interface Square {
+  edge: string;
+  middle: string;
+  x: number;
+  y: number;
+}
+
+/** Squares of every kind in one region. */
+async function heatMap(t: Test, desk: Watched, origin: string, dir: string): Promise<void> {
+  const { page } = desk;
+  const [squareBytes, all] = [64 << 10, 64 << 20];
+  const call = async (method: string, path: string, more: Record<string, string> = {}, body?: Buffer | string) => {
+    const { authorization } = headers;
+    const sent = { method, headers: { authorization, ...more }, ...(body !== undefined && { body }) };
+    const response = await fetch(`${origin}/v1/regions/map${path}`, sent);
+    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`);
+    return response;
+  };
+  const json = { "content-type": "application/json" };
+  await call(
+    "PUT",
+    "/content",
+    { "if-none-match": "*", "content-type": "application/octet-stream" },
+    Buffer.alloc(4 << 20, "x"),
+  );
+  await call("PATCH", "", { "if-match": "*", ...json }, JSON.stringify({ size: all }));
+  // With nothing to copy, "dd" asks the kernel to forget a file's pages, those that nobody has mapped and that are on the disk.
+  const drop = ["conv=notrunc,fdatasync", "oflag=nocache", "count=0", "status=none"];
+  execFileSync("dd", ["if=/dev/null", `of=${dir}/regions/map/data`, ...drop]);
+  const answer = await call("GET", `/extents?granularity=${squareBytes}&limit=64`);
+  const { items } = (await answer.json()) as { items: { offset: number; residentBytes: number }[] };
+  // Far from the first bytes, which the console reads.
+  const cold = items.reverse().find(({ residentBytes }) => residentBytes === 0);
+  if (cold === undefined) throw new Error("nothing of the region was dropped from memory");
+
+  await page.locator("#region-list button", { hasText: "map" }).click();
+  await page.locator("#region-name", { hasText: "map" }).waitFor();
+  /** The map is asked for what it shows every two seconds. */
+  async function becomes(offset: number, edge: string, middle: string, text: RegExp, why: string): Promise<void> {
+    const square = offset / squareBytes;
+    let seen: Square | undefined;
+    for (let tries = 0; tries < 200; tries++) {
+      seen = (await page.evaluate(squareOf(square))) as Square;
+      if (seen.edge === edge && seen.middle === middle) break;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    t.match(seen, { edge, middle }, why);
+    await page.locator("#heat-map").hover({ position: { x: seen!.x, y: seen!.y } });
+    const said = await page.locator("#heat-text").innerText();
+    t.match(said, text, why);
+    t.match(said, new RegExp(`a square is 16 pages; 0x${offset.toString(16)}: `), why);
+  }
+  await becomes(48 << 20, "hole", "hole", /0 bytes of data, 0 bytes in memory$/, "what nobody touched is a hole");
+  await becomes(cold.offset, "data", "data", /64 KiB of data, 0 bytes in memory$/, "what was dropped still holds data");
+  await call("GET", "/content", { range: `bytes=${cold.offset}-${cold.offset + squareBytes - 1}` });
+  await becomes(cold.offset, "data", "resident", /64 KiB of data, 64 KiB in memory$/, "a read brings it into memory");
+  const op = { op: "fill", offset: 32 << 20, length: squareBytes, pattern: "ab" };
+  await call("POST", "/batches", json, JSON.stringify({ ops: [op] }));
+  await becomes(
+    op.offset,
+    "hot",
+    "resident",
+    / data, .* in memory, written \d+ s ago$/,
+    "a batch is hot, and in memory",
+  );
+  await becomes(48 << 20, "hole", "hole", /0 bytes of data, 0 bytes in memory$/, "elsewhere nothing has changed");
+  t.match(
+    await page.locator("#heat-legend").innerText(),
+    /hole\s+allocated: holds data \d+\.?\d* MiB\s+in memory \d+\.?\d* \wi?B\s+just written/,
+  );
+  await desk.picture("console-heat-map");
+  await page.locator("#region-list button", { hasText: "demo" }).click();
+  await page.locator("#region-name", { hasText: "demo" }).waitFor();
+  await call("DELETE", "", { "if-match": "*" });
+  // Another choice begins at the first byte.
+  await page.locator("#offset").fill("0x80000");
+  await page.locator("#offset").press("Enter");
+  await page.locator("#dump", { hasText: "elsewhere" }).waitFor();
+}

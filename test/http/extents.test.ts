@@ -1,10 +1,15 @@
 // Data and holes of a region, as the file system tells them.
+import { execFileSync } from "node:child_process";
 import { type Fixture, storeTest } from "../fixture.js";
 
 interface Extent {
   offset: number;
   length: number;
-  kind: "data" | "hole";
+  kind: "data" | "hole" | "slice";
+}
+interface Slice extends Extent {
+  dataBytes: number;
+  residentBytes: number;
 }
 
 const size = 16 << 20;
@@ -109,6 +114,114 @@ storeTest(
   },
   "--changes-kept-max=4",
 );
+
+/** All slices, however the service divides them into pages. */
+async function slices(f: Fixture, granularity: number, from = 0): Promise<Slice[]> {
+  const seen: Slice[] = [];
+  for (let at: number | null = from; at !== null; ) {
+    const { json }: { json: { items: Slice[]; nextOffset: number | null } } = await extents(
+      f,
+      `?granularity=${granularity}&offset=${at}&limit=1000`,
+    );
+    seen.push(...json.items);
+    at = json.nextOffset;
+  }
+  return seen;
+}
+
+const sum = (of: readonly Slice[], what: "dataBytes" | "residentBytes") =>
+  of.reduce((total, slice) => total + slice[what], 0);
+
+/** What every test checks in the end reads each region whole: one of this size is not left to it. */
+async function gone(f: Fixture): Promise<void> {
+  await f.call("DELETE", "/v1/regions/demo", { headers: { "if-match": "*" } });
+}
+
+storeTest("what of a new region was written to holds data and is in memory, and nothing else", async (t, f) => {
+  const [granularity, all] = [1 << 20, 256 << 20];
+  await f.region("demo", all, { sparse: true });
+  const fresh = await slices(f, granularity);
+  t.equal(fresh.length, 256);
+  t.equal(sum(fresh, "dataBytes"), 0);
+  t.equal(sum(fresh, "residentBytes"), 0, "a region that nobody has touched takes no memory");
+  const written = [64, 200];
+  for (const mib of written) await f.batch("demo", fill(mib << 20, 100_000));
+  const after = await slices(f, granularity);
+  for (const { offset, length, kind, dataBytes, residentBytes } of after) {
+    const mib = offset / granularity;
+    t.same([offset % granularity, length, kind], [0, granularity, "slice"]);
+    if (written.includes(mib)) {
+      t.ok(dataBytes >= 100_000 && dataBytes <= granularity, `${dataBytes} bytes of data at ${mib} MiB`);
+      t.ok(residentBytes >= 100_000 && residentBytes <= granularity, `${residentBytes} in memory at ${mib} MiB`);
+    } else {
+      // The kernel reads ahead around what is touched, as far as the disk's setting says.
+      const near = written.some((at) => Math.abs(at - mib) <= 16);
+      t.ok(dataBytes === 0 || near, `${dataBytes} bytes of data at ${mib} MiB`);
+      t.ok(residentBytes === 0 || near, `${residentBytes} in memory at ${mib} MiB`);
+    }
+  }
+  await gone(f);
+});
+
+storeTest("what was dropped from memory still holds data, and a read brings it back", async (t, f) => {
+  const all = 32 << 20;
+  const uploaded = await f.call("PUT", "/v1/regions/demo/content", {
+    headers: { "content-type": "application/octet-stream", "if-none-match": "*" },
+    body: Buffer.alloc(all, "x"),
+  });
+  t.equal(uploaded.status, 201);
+  // "dd" with nothing to copy asks the kernel to forget a file's pages, those that nobody has mapped and that are on the disk.
+  const drop = ["conv=notrunc,fdatasync", "oflag=nocache", "count=0", "status=none"];
+  execFileSync("dd", ["if=/dev/null", `of=${f.directory}/regions/demo/data`, ...drop]);
+  const cold = await slices(f, 4096);
+  t.equal(cold.length, all / 4096);
+  t.equal(sum(cold, "dataBytes"), all);
+  const left = sum(cold, "residentBytes");
+  t.ok(left < all / 2, `${left} bytes are in memory after all was dropped`);
+  const page = cold.find(({ residentBytes }) => residentBytes === 0)!;
+  await f.get("/v1/regions/demo/content", { range: `bytes=${page.offset}-${page.offset + 9}` });
+  const [warm] = (await extents(f, `?granularity=4096&offset=${page.offset}&limit=1`)).json.items;
+  t.same(warm, { ...page, residentBytes: 4096 }, "looking had not brought it in, reading does");
+});
+
+storeTest("slices begin at their multiples and end with the region", async (t, f) => {
+  await f.region("demo", 10_000, { durability: "fast" });
+  await f.batch("demo", fill(0, 10_000));
+  t.same(
+    await slices(f, 4096),
+    [0, 4096, 8192].map((offset) => {
+      const length = Math.min(4096, 10_000 - offset);
+      return { offset, length, kind: "slice", dataBytes: length, residentBytes: length };
+    }),
+  );
+  const inside = await extents(f, "?granularity=4096&offset=5000&limit=1");
+  t.match(inside.json, { items: [{ offset: 4096, length: 4096 }], nextOffset: 8192, size: 10_000, generation: 1 });
+  t.same((await extents(f, "?granularity=8192&offset=10000")).json, {
+    items: [],
+    nextOffset: null,
+    size: 10_000,
+    generation: 1,
+    durableGeneration: (await f.get("/v1/regions/demo")).json.durableGeneration,
+  });
+  t.equal((await extents(f, "?granularity=4096&offset=10001")).json.code, "out-of-bounds");
+  for (const query of ["granularity=4095", "granularity=6000", "granularity=2147483648", "granularity=4096&since=0"]) {
+    t.equal((await extents(f, `?${query}`)).json.code, "query-param-invalid", query);
+  }
+});
+
+storeTest("a region of 64 GiB is looked at a bounded part at a time", async (t, f) => {
+  const all = 2 ** 36;
+  await f.region("demo", all, { sparse: true });
+  await f.batch("demo", { ops: [{ op: "write", offset: all - 8, data: "the last", encoding: "utf8" }] });
+  const { json } = await extents(f, `?granularity=${1 << 26}&limit=1000`);
+  t.ok(json.items.length >= 1 && json.nextOffset < all / 8, `the first page ends at ${json.nextOffset}`);
+  const seen = await slices(f, 1 << 26);
+  t.ok(follows(seen, 0, all));
+  t.equal(seen.length, 1024);
+  t.ok(seen.at(-1)!.residentBytes >= 4096);
+  t.equal(sum(seen.slice(0, 1000), "residentBytes"), 0);
+  await gone(f);
+});
 
 storeTest("what can't be listed", async (t, f) => {
   await f.region("demo", 4096);

@@ -236,6 +236,39 @@ void regions() {
     CHECK_EQ(c.store->extents("sparse", size, 0, 100, &extents, &facts), Code::ok);
     CHECK(extents.empty());
   });
+
+  check::test("slices tell what holds data and what is in memory, a bounded number of bytes at a time", [] {
+    Lives lives;
+    Client& c = lives.open();
+    constexpr uint64_t gib = uint64_t{1} << 30, size = 6 * gib + 100, granularity = gib / 2;
+    CHECK_EQ(c.create("sparse", size, Durability::durable, kMetaSparse), Code::ok);
+    std::vector<Store::Slice> slices;
+    Store::ReadFacts facts = {};
+    const auto look = [&](uint64_t offset, uint64_t bytes, size_t most) {
+      slices.clear();
+      return c.store->slices("sparse", offset, bytes, most, &slices, &facts);
+    };
+    CHECK_EQ(look(0, granularity, 100), Code::ok);
+    CHECK_EQ(slices.size(), 8u);  // the bound
+    for (const Store::Slice& slice : slices) CHECK_EQ(slice.resident_bytes + slice.data_bytes, 0u);
+    CHECK_EQ(c.write("sparse", 6 * gib + 90, "0123456789"), Code::ok);
+    CHECK_EQ(look(4 * gib, granularity, 100), Code::ok);
+    CHECK_EQ(slices.size(), 5u);
+    CHECK_EQ(slices[0].offset, 4 * gib);
+    CHECK_EQ(slices[0].length, granularity);
+    CHECK_EQ(slices[0].resident_bytes, 0u);
+    CHECK_EQ(slices[4].length, 100u);
+    CHECK_EQ(slices[4].data_bytes, 100u);
+    CHECK_EQ(slices[4].resident_bytes, 100u);
+    CHECK_EQ(facts.region.generation, 1u);
+    CHECK_EQ(look(granularity + 1, granularity, 1), Code::ok);
+    CHECK_EQ(slices.size(), 1u);
+    CHECK_EQ(slices[0].offset, granularity);
+    CHECK_EQ(look(size, granularity, 1), Code::ok);
+    CHECK(slices.empty());
+    CHECK_EQ(look(size + 1, granularity, 1), Code::out_of_bounds);
+    CHECK_EQ(c.store->slices("nope", 0, granularity, 1, &slices, &facts), Code::region_not_found);
+  });
 }
 
 void batches() {
