@@ -143,6 +143,9 @@ static_assert(sizeof(OutcomeHeader) == 48);
 
 inline constexpr uint64_t kWordsMagic = 0x3153445257464848;  // "HHFWRDS1"
 
+inline constexpr uint64_t kDoingRecovery = 1;
+inline constexpr uint64_t kDoingCheckpoint = 2;
+
 // Within one boot: invariant checkpoint <= applied <= committed, each written with release order by the lease's holder.
 struct StoreWords {
   uint64_t magic;
@@ -150,8 +153,8 @@ struct StoreWords {
   uint64_t journal_device;
   uint64_t journal_inode;
   uint64_t journal_birth_ns;
-  uint64_t salt;  // of the chain that committed and applied count in
-  uint64_t padding[1];
+  uint64_t salt;                   // of the chain that committed and applied count in
+  uint64_t doing;                  // kDoing...: nothing is decided by it, it tells whoever looks at a killed store
   alignas(64) uint64_t committed;  // THE commit point: everything up to it happened
   alignas(64) uint64_t applied;    // everything up to it is in the mappings
 };

@@ -856,6 +856,7 @@ int Store::checkpoint(bool everything) {
   checkpoint_wanted_ = false;
   if (journal_failed_) return EIO;
   if (closing_ && !everything) return ECANCELED;  // the lease may be another process's by now
+  __atomic_or_fetch(&words_->doing, kDoingCheckpoint, __ATOMIC_RELAXED);
   Checkpoint next = journal_.checkpoint();
   uint64_t from = next.lsn;
   next.sequence++;
@@ -908,6 +909,7 @@ int Store::checkpoint(bool everything) {
   } else {
     for (auto& [region, generation] : dirty) region->dirty = true;
   }
+  __atomic_and_fetch(&words_->doing, ~kDoingCheckpoint, __ATOMIC_RELAXED);
   progress_.notify_all();
   return error;
 }

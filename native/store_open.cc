@@ -148,6 +148,7 @@ Code Store::open_regions(std::string* detail) {
 
 Code Store::recover(std::string* detail) {
   uint64_t started = monotonic_us();
+  __atomic_store_n(&words_->doing, kDoingRecovery, __ATOMIC_RELAXED);
   const std::string& dir = options_.directory;
   uint8_t boot[16];
   FileFacts facts;
@@ -298,6 +299,7 @@ Code Store::recover(std::string* detail) {
     error = resize_journal();
   if (error) return fail(detail, error, "can't write " + dir + "/journal");
   HOLDFAST_FAILPOINT("recovery_done");
+  __atomic_store_n(&words_->doing, uint64_t{0}, __ATOMIC_RELAXED);
   report_.ms = (monotonic_us() - started) / 1000.0;
   return Code::ok;
 }

@@ -1,5 +1,6 @@
 // kill.test.ts - the service is killed again and again under the load of eight clients, and judged after each restart.
 //
+//   npm run proofs -- kills               thousands of kills, their figures into test/proofs.json
 //   node dist/test/crash/kill.test.js [--kills=N] [--seed=N] [--help]
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -79,22 +80,30 @@ function wayOf(number: number): Way {
 }
 
 /**
- * Where a SIGKILL fell, from what lies on the disk after it and what the next start finds. In a start: before it was ready,
- * so mostly in its recovery. What a checkpoint has done does not show in the files until it is over.
+ * Where a SIGKILL fell, from what lies on the disk after it and what the next start finds. A start is killed before it was
+ * ready: in its recovery, or before or after that.
  */
 const places = [
   "between publish and apply",
   "between apply and answer",
   "before publish",
   "idle",
+  "in recovery",
   "in a start",
 ] as const;
 type Place = (typeof places)[number];
+/** Besides one of the places of a life: batches go on while a checkpoint is made. */
+const checkpointing = "in a checkpoint";
 
-/** The numbers of records, from the words of a store that nobody has open (StoreWords in native/format.h). */
-function committedAndApplied(dir: string): [committed: bigint, applied: bigint] {
+/** What the words of a store say that nobody, or somebody else, has open: StoreWords in native/format.h. */
+function wordsOf(dir: string) {
   const words = readFileSync(join(dir, "store.lock"));
-  return [words.readBigUInt64LE(64), words.readBigUInt64LE(128)];
+  const doing = words.readBigUInt64LE(56);
+  return {
+    recovering: (doing & 1n) !== 0n,
+    checkpointing: (doing & 2n) !== 0n,
+    unapplied: words.readBigUInt64LE(64) > words.readBigUInt64LE(128),
+  };
 }
 
 interface Sums {
@@ -154,19 +163,19 @@ class Arena {
       try {
         const killed = await this.#live(service, way);
         await checkStore(service.dir, "killed");
-        const [committed, applied] = committedAndApplied(service.dir);
+        const words = wordsOf(service.dir);
         if (this.#random.between(1, 100) <= 15) await this.#killStart(service.dir);
         service = await this.#start();
         const verdict = await this.witnesses.judge(service.port, service.dir);
-        const place: Place =
-          committed > applied
-            ? "between publish and apply"
-            : verdict.landed > 0
-              ? "between apply and answer"
-              : verdict.absent > 0
-                ? "before publish"
-                : "idle";
+        const place: Place = words.unapplied
+          ? "between publish and apply"
+          : verdict.landed > 0
+            ? "between apply and answer"
+            : verdict.absent > 0
+              ? "before publish"
+              : "idle";
         if (killed) count(fell, place);
+        if (killed && words.checkpointing) count(fell, checkpointing);
         sums.absent += verdict.absent;
         sums.landed += verdict.landed;
         sums.redone += verdict.redone;
@@ -181,14 +190,25 @@ class Arena {
   /** Kills the next process before it is ready; it may have recovered nothing, a part, or all. */
   async #killStart(dir: string): Promise<void> {
     const service = new ServiceProcess({ flags, dir });
-    await sleep(this.#random.between(0, Math.ceil((2 * sums.startMs) / sums.lives)) / 2);
+    // A recovery of so little is over in a few milliseconds: most kills are aimed at it.
+    if (this.#random.between(1, 3) > 1) {
+      await this.#until(service, () => wordsOf(dir).recovering);
+    } else {
+      await sleep(this.#random.between(0, Math.ceil((2 * sums.startMs) / sums.lives)) / 2);
+    }
     const ready = service.find("ready") !== undefined;
     service.kill("SIGKILL");
     const { signal } = await service.ended;
     await checkStore(dir, "killed");
     if (signal !== "SIGKILL" || ready) return;
     sums.sigkills += 1;
-    count(fell, "in a start");
+    count(fell, wordsOf(dir).recovering ? "in recovery" : "in a start");
+  }
+
+  /** Looks each millisecond until that is so; not beyond the service's end, nor for ever. */
+  async #until(service: ServiceProcess, look: () => boolean): Promise<void> {
+    const at = performance.now();
+    while (!look() && service.child.exitCode === null && performance.now() - at < 5000) await sleep(1);
   }
 
   /** Under load until it ends in this way; whether that was a SIGKILL. */
@@ -196,6 +216,8 @@ class Arena {
     const loads = this.witnesses.start(service.port, this.#random.between(0, mixCount - 1));
     // Often so soon that the first batches are just arriving.
     await sleep(this.#random.between(0, 2) === 0 ? this.#random.between(0, 24) : this.#random.between(20, 129));
+    // Now and then in a checkpoint, which takes a small part of the time.
+    if (this.#random.between(1, 10) === 1) await this.#until(service, () => wordsOf(service.dir).checkpointing);
     await ways[way].end(service);
     const { code, signal } = await service.ended;
     await this.witnesses.stop(loads);
@@ -218,7 +240,11 @@ class Arena {
 }
 
 if (values.help) {
-  console.log("kills the service under load: --kills=N (200), --seed=N");
+  console.log(
+    `kills the service under the load of eight clients, and judges each restart:
+  --kills=N   SIGKILLs (200); 10000 take about half an hour, and npm run proofs -- kills notes them
+  --seed=N    the same choices again`,
+  );
 } else {
   const timeout = 60_000 + kills * 10_000;
   t.setTimeout(timeout);
@@ -229,7 +255,10 @@ if (values.help) {
     const arenas = [new Arena(seed), new Arena(seed + 1)];
     t.teardown(() => Promise.all(arenas.map((arena) => arena.remove())));
     let wrong: unknown;
-    const until = () => sums.sigkills >= kills || wrong !== undefined;
+    const until = () => {
+      if (process.stderr.isTTY) process.stderr.write(`\r${sums.sigkills} of ${kills} kills`);
+      return sums.sigkills >= kills || wrong !== undefined;
+    };
     await Promise.all(
       arenas.map((arena) =>
         arena.kill(until).catch((error) => {
@@ -240,7 +269,8 @@ if (values.help) {
     const seconds = (performance.now() - startedAt) / 1000;
     t.equal(wrong, undefined, `${sums.sigkills} SIGKILLs: nothing acknowledged is lost, torn or done twice`);
     t.comment(`${sums.sigkills} SIGKILLs in ${seconds.toFixed(0)} s; lives ended by ${list(ended)}`);
-    t.comment(`the SIGKILLs fell: ${list(fell)}`);
+    const { [checkpointing]: inCheckpoint = 0, ...elsewhere } = fell;
+    t.comment(`the SIGKILLs fell: ${list(elsewhere)}; ${inCheckpoint} of them ${checkpointing}`);
     const figures = {
       kills: sums.sigkills,
       ...fell,
@@ -262,7 +292,7 @@ if (values.help) {
     if (wrong !== undefined) return;
     t.ok(sums.absent > 0 && sums.landed > 0 && sums.redone > 0, "kills fell before publish, before apply and after");
     // Seldom met in a few: a kill of a process that has nothing to do.
-    for (const place of places.filter((place) => place !== "idle" && kills >= 100))
+    for (const place of [...places, checkpointing].filter((place) => place !== "idle" && kills >= 100))
       t.ok((fell[place] ?? 0) > 0, `kills fell ${place}`);
     for (const arena of arenas)
       t.same(await arena.close(), { code: 0, redone: 0 }, "an orderly end leaves nothing to redo");
