@@ -477,6 +477,9 @@ void materialize(const State& state, const std::string& directory) {
 
 struct Bounds {
   uint32_t acknowledged, issued;
+  // After a restart of the machine, the most: a record that was whole but not published counts then, until a recovery has
+  // ended, which erases it.
+  uint32_t written;
 };
 
 // How a recovery went.
@@ -507,6 +510,7 @@ class Judge {
       ++other_boot;
       uint32_t also = 0;
       Recovered otherwise;
+      bounds.issued = bounds.written;
       wrong = recover_once(state, episode, bounds, false, &also, &otherwise);
       if (!wrong.empty()) wrong = "as after a restart of the machine: " + wrong;
     }
@@ -764,6 +768,7 @@ struct Saved {
   State state;
   std::shared_ptr<const Episode> episode;
   uint32_t landed = 0;
+  uint32_t written = 0;  // Bounds::written
   int depth = 0;
   uint64_t redone = 0;  // records that its recovery applies again
 };
@@ -877,7 +882,11 @@ class Stepper {
     watch.changed();
     const std::vector<uint8_t>* journal = watch.file("journal");
     const std::vector<uint8_t> journal_before = journal != nullptr ? *journal : std::vector<uint8_t>{};
-    Bounds bounds{shared_->acknowledged, shared_->issued};
+    const auto bounds_now = [&]() -> Bounds {
+      const uint32_t issued = shared_->issued;
+      return {shared_->acknowledged, issued, std::max(issued, recovery != nullptr ? recovery->written : 0)};
+    };
+    Bounds bounds = bounds_now();
     uint32_t landed = 0;
     Recovered how;
     const auto act = shared_->act.load();
@@ -905,7 +914,7 @@ class Stepper {
       ++totals.by_act[static_cast<size_t>(act)];
       if (depth > 0) ++totals.in_recovery;
       if (next.system_call) watch.after_system_call();
-      const Bounds now{shared_->acknowledged, shared_->issued};
+      const Bounds now = bounds_now();
       const bool counted = now.acknowledged != bounds.acknowledged || now.issued != bounds.issued;
       if (!watch.changed() && !counted) continue;
       bounds = now;
@@ -918,9 +927,9 @@ class Stepper {
       if (wrong.empty() && depth < 3 && (how.row != 'A' || depth > 0)) {
         ++offered_;
         if (saved.size() < 48) {
-          saved.push_back({watch.state(), episode, landed, depth, how.redone});
+          saved.push_back({watch.state(), episode, landed, bounds.written, depth, how.redone});
         } else if (random_.below(offered_) < saved.size()) {
-          saved[random_.below(saved.size())] = {watch.state(), episode, landed, depth, how.redone};
+          saved[random_.below(saved.size())] = {watch.state(), episode, landed, bounds.written, depth, how.redone};
         }
       }
     }
