@@ -11,8 +11,6 @@
 // as well, so cuts fall into recoveries too. With --controls each mistake must be found, and so must a disk that lies.
 #include <dirent.h>
 #include <fcntl.h>
-#include <getopt.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -43,7 +41,9 @@
 #include "../../native/store.h"
 #include "../native/consistency.h"
 #include "batches.h"
+#include "rig_program.h"
 #include "stepping.h"
+#include "store_files.h"
 
 namespace holdfast::rig {
 namespace {
@@ -372,20 +372,17 @@ CrashState crash(const Disk& disk, Random& random, Pick pick, uint64_t* torn) {
   return state;
 }
 
-void materialize(const CrashState& state, const std::string& directory) {
-  std::filesystem::remove_all(directory);
-  std::filesystem::create_directories(directory);
-  for (const std::string& path : state.directories) mkdir((directory + "/" + path).c_str(), 0700);
+void materialize(const CrashState& state, StoreFiles* files) {
+  std::vector<std::string_view> paths;
+  for (const CrashState::File& file : state.files) paths.push_back(file.path);
+  files->shape(state.directories, paths);
   for (const CrashState::File& file : state.files) {
-    const int fd = ::open((directory + "/" + file.path).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    bool made = fd >= 0 && ftruncate(fd, static_cast<off_t>(file.size)) == 0;
-    for (const auto& [number, bytes] : file.pages) {
-      const size_t length = std::min<uint64_t>(kPageBytes, file.size - number * kPageBytes);
-      made = made &&
-             pwrite(fd, bytes.data(), length, static_cast<off_t>(number * kPageBytes)) == static_cast<ssize_t>(length);
+    files->resize(file.path, file.size);
+    auto next = file.pages.begin();
+    for (uint64_t page = 0; page * kPageBytes < file.size; ++page) {
+      const bool written = next != file.pages.end() && next->first == page;
+      files->set(page, written ? next++->second.data() : nullptr);
     }
-    if (!made) die("can't make a crash state (is the directory's file system full?)");
-    ::close(fd);
   }
 }
 
@@ -619,14 +616,14 @@ struct Bounds {
 
 class Judge {
  public:
-  Judge(std::string directory, uint64_t seed) : directory_(std::move(directory)), random_(seed ^ 0x7dcb) {}
+  Judge(std::string directory, uint64_t seed) : files_(std::move(directory)), random_(seed ^ 0x7dcb) {}
 
   // Recovers a state. Empty: all is well. `landed` and `seen`: what it came to. `same_files`: the copy stands for the
   // files that its words name, as after a kill.
   std::string recover(const CrashState& state, const History& history, Bounds bounds, bool after_cut, bool same_files,
                       Totals* totals, uint64_t* landed, World* seen) {
-    materialize(state, directory_);
-    StoreOptions options = store_options(directory_);
+    materialize(state, &files_);
+    StoreOptions options = store_options(files_.directory());
     options.assume_same_files = same_files;
     std::vector<Settled> settled;
     options.on_settled = [&settled](std::vector<Settled>&& some) {
@@ -661,7 +658,7 @@ class Judge {
       store.reset();
       // A copy that was taken for the original keeps words that name the original: it can't look closed.
       const auto ended = same_files ? consistency::Ended::killed : consistency::Ended::closed;
-      const std::vector<std::string> problems = consistency::Checker(directory_, ended).run();
+      const std::vector<std::string> problems = consistency::Checker(files_.directory(), ended).run();
       if (!problems.empty()) return "inconsistent: " + problems.front();
     }
     return "";
@@ -728,7 +725,7 @@ class Judge {
     return "";
   }
 
-  std::string directory_;
+  StoreFiles files_;
   Random random_;
 };
 
@@ -765,14 +762,10 @@ void read_call(pid_t pid, SystemCall* call, bool before) {
   std::memcpy(call->arguments, arguments, sizeof arguments);
 }
 
-struct Settings {
-  uint64_t seed = 0;
+struct RunSettings : Settings {
   uint64_t states = 20000;
   int each = 12;  // states after a store
-  std::string directory = "/var/tmp";
-  std::string scratch = "/dev/shm";
   bool controls = false;
-  std::string only;
 };
 
 struct Control {
@@ -796,7 +789,7 @@ const Control kControls[] = {
 
 class Run {
  public:
-  Run(const Settings& settings, const Control* control)
+  Run(const RunSettings& settings, const Control* control)
       : settings_(settings),
         control_(control),
         random_(settings.seed ^ 0xc07),
@@ -979,7 +972,8 @@ class Run {
     history_.worlds[landed_ - history_.first] = seen;
     if (!cut) return;
     fresh_directory();
-    materialize(left, live_);
+    StoreFiles files(live_);
+    materialize(left, &files);
     recorder_->sync_everything();
     bounds_ = {landed_, landed_};
     history_.forget_after(landed_);
@@ -1008,7 +1002,7 @@ class Run {
               ", " + shared_->message;
   }
 
-  const Settings& settings_;
+  const RunSettings& settings_;
   const Control* control_;
   Random random_;
   Judge judge_;
@@ -1026,7 +1020,7 @@ class Run {
 
 unsigned long long number(uint64_t value) { return value; }
 
-int run_controls([[maybe_unused]] const Settings& settings) {
+int run_controls([[maybe_unused]] const RunSettings& settings) {
 #if defined(HOLDFAST_DEBUG) && HOLDFAST_DEBUG
   int missed = 0, ran = 0;
   for (const Control& control : kControls) {
@@ -1049,7 +1043,7 @@ int run_controls([[maybe_unused]] const Settings& settings) {
 #endif
 }
 
-int run_states(const Settings& settings) {
+int run_states(const RunSettings& settings) {
   const auto start = std::chrono::steady_clock::now();
   Run run(settings, nullptr);
   run.go();
@@ -1077,69 +1071,19 @@ int run_states(const Settings& settings) {
 }
 
 int main_of(int argc, char** argv) {
-  Settings settings;
-  settings.seed = static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()) % 1000000007;
-  const option options[] = {{"help", no_argument, nullptr, 'h'},
-                            {"seed", required_argument, nullptr, 's'},
-                            {"states", required_argument, nullptr, 'n'},
-                            {"each", required_argument, nullptr, 'e'},
-                            {"directory", required_argument, nullptr, 'd'},
-                            {"scratch", required_argument, nullptr, 'c'},
-                            {"controls", no_argument, nullptr, 'm'},
-                            {"only", required_argument, nullptr, 'o'},
-                            {nullptr, 0, nullptr, 0}};
-  for (int c; (c = getopt_long(argc, argv, "h", options, nullptr)) != -1;) {
-    switch (c) {
-      case 's':
-        settings.seed = std::strtoull(optarg, nullptr, 10);
-        break;
-      case 'n':
-        settings.states = std::strtoull(optarg, nullptr, 10);
-        break;
-      case 'e':
-        settings.each = std::atoi(optarg);
-        break;
-      case 'd':
-        settings.directory = optarg;
-        break;
-      case 'c':
-        settings.scratch = optarg;
-        break;
-      case 'm':
-        settings.controls = true;
-        break;
-      case 'o':
-        settings.only = optarg;
-        break;
-      default:
-        std::printf(
-            "page_versions: simulated power cuts, each page at any version since its last sync\n"
-            "  --states=N      different crash states to judge (20000); with --controls for each mistake at most\n"
-            "  --each=N        of them after each store (12); fewer mean more lives in as many states\n"
-            "  --seed=N        repeats a run\n"
-            "  --controls      instead: each mistake, and a disk that lies, must be found (debug build)\n"
-            "  --only=NAME     only this control\n"
-            "  --directory=D   where the victim's store is made; not on tmpfs, which refuses durable regions "
-            "(/var/tmp)\n"
-            "  --scratch=D     where states are judged; best on tmpfs (/dev/shm)\n");
-        return c == 'h' ? 0 : 2;
-    }
-  }
-  // One core: rig and victim take turns, and a switch between cores costs more than the step.
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  CPU_SET(static_cast<size_t>(sched_getcpu()), &cores);
-  sched_setaffinity(0, sizeof cores, &cores);
-  std::printf("seed %llu\n", number(settings.seed));
-  const std::string own = "/holdfast-page-versions-" + std::to_string(getpid());
-  settings.directory += own;
-  settings.scratch += own;
-  std::filesystem::create_directories(settings.directory);
-  std::filesystem::create_directories(settings.scratch);
-  const int status = settings.controls ? run_controls(settings) : run_states(settings);
-  std::filesystem::remove_all(settings.directory);
-  std::filesystem::remove_all(settings.scratch);
-  return status;
+  RunSettings settings;
+  const std::vector<Option> own = {
+      {"states", required_argument, [&](const char* text) { settings.states = std::strtoull(text, nullptr, 10); }},
+      {"each", required_argument, [&](const char* text) { settings.each = std::atoi(text); }},
+      {"controls", no_argument, [&](const char*) { settings.controls = true; }}};
+  constexpr char kHelp[] =
+      "page_versions: simulated power cuts, each page at any version since its last sync\n"
+      "  --states=N      different crash states to judge (20000); with --controls for each mistake at most\n"
+      "  --each=N        of them after each store (12); fewer mean more lives in as many states\n"
+      "  --controls      instead: each mistake, and a disk that lies, must be found (debug build)\n"
+      "  --only=NAME     only this control\n";
+  return run_program(argc, argv, "page-versions", kHelp, &settings, own,
+                     [&] { return settings.controls ? run_controls(settings) : run_states(settings); });
 }
 
 }  // namespace

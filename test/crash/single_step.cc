@@ -9,8 +9,6 @@
 // before them. Nothing here knows how a commit works; with --mutants each deliberate mistake must be found.
 #include <dirent.h>
 #include <fcntl.h>
-#include <getopt.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -33,7 +31,9 @@
 #include "../../native/store.h"
 #include "../native/consistency.h"
 #include "batches.h"
+#include "rig_program.h"
 #include "stepping.h"
+#include "store_files.h"
 
 namespace holdfast::rig {
 namespace {
@@ -441,35 +441,14 @@ class Watch {
   bool everything_ = true;
 };
 
-// Makes `directory` hold exactly `state`.
-void materialize(const State& state, const std::string& directory) {
-  std::filesystem::create_directories(directory);
-  std::error_code error;
-  std::vector<std::filesystem::path> extra;
-  for (auto it = std::filesystem::recursive_directory_iterator(directory, error);
-       it != std::filesystem::recursive_directory_iterator(); ++it) {
-    const std::string path = it->path().string().substr(directory.size() + 1);
-    const bool wanted = it->is_directory() ? std::find(state.directories.begin(), state.directories.end(), path) !=
-                                                 state.directories.end()
-                                           : Watch::find(state, path) != nullptr;
-    if (wanted) continue;
-    extra.push_back(it->path());
-    if (it->is_directory()) it.disable_recursion_pending();
-  }
-  for (const auto& path : extra) std::filesystem::remove_all(path, error);
-  for (const std::string& path : state.directories) std::filesystem::create_directory(directory + "/" + path, error);
+// Makes `files` be exactly `state`.
+void materialize(const State& state, StoreFiles* files) {
+  std::vector<std::string_view> paths;
+  for (const StateFile& file : state.files) paths.push_back(file.path);
+  files->shape(state.directories, paths);
   for (const StateFile& file : state.files) {
-    const int fd = ::open((directory + "/" + file.path).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    bool copied = fd >= 0 && ftruncate(fd, 0) == 0 && ftruncate(fd, static_cast<off_t>(file.bytes.size())) == 0;
-    // Most of the journal is zeros: they stay a hole.
-    for (size_t at = 0; at < file.bytes.size() && copied; at += kPageBytes) {
-      static constexpr uint8_t kZeros[kPageBytes] = {};
-      const size_t length = std::min<size_t>(kPageBytes, file.bytes.size() - at);
-      if (std::memcmp(&file.bytes[at], kZeros, length) == 0) continue;
-      copied = pwrite(fd, &file.bytes[at], length, static_cast<off_t>(at)) == static_cast<ssize_t>(length);
-    }
-    if (!copied) die("can't copy a file of the store (is the directory's file system full?)");
-    ::close(fd);
+    files->resize(file.path, file.bytes.size());
+    for (size_t at = 0; at < file.bytes.size(); at += kPageBytes) files->set(at / kPageBytes, &file.bytes[at]);
   }
 }
 
@@ -493,7 +472,7 @@ bool compared(const Expected& region) { return region.name != "spare"; }
 
 class Judge {
  public:
-  explicit Judge(std::string directory, uint64_t seed) : directory_(std::move(directory)), random_(seed) {}
+  explicit Judge(std::string directory, uint64_t seed) : files_(std::move(directory)), random_(seed) {}
 
   uint64_t recoveries = 0;
   uint64_t other_boot = 0;
@@ -621,12 +600,12 @@ class Judge {
   std::string recover_once(const State& state, const Episode& episode, Bounds bounds, bool same_boot, uint32_t* landed,
                            Recovered* how) {
     ++recoveries;
-    materialize(state, directory_);
+    materialize(state, &files_);
     if (same_boot && random_.chance(12)) {
       if (std::string wrong = check(consistency::Ended::killed); !wrong.empty()) return wrong;
     }
     std::vector<Settled> settled;
-    StoreOptions options = store_options(directory_);
+    StoreOptions options = store_options(files_.directory());
     options.assume_same_files = same_boot;
     options.on_settled = [&settled](std::vector<Settled>&& some) {
       for (Settled& one : some) settled.push_back(std::move(one));
@@ -679,7 +658,7 @@ class Judge {
   // Everything that the formats alone say about the copy, whatever the core thinks of it.
   std::string check(consistency::Ended ended) {
     ++checked;
-    const std::vector<std::string> problems = consistency::Checker(directory_, ended).run();
+    const std::vector<std::string> problems = consistency::Checker(files_.directory(), ended).run();
     return problems.empty() ? "" : "inconsistent: " + problems.front();
   }
 
@@ -687,7 +666,8 @@ class Judge {
   std::string settled_controls(const World& then) {
     for (const Expected& region : then) {
       if (!region.exists || !compared(region)) continue;
-      const int fd = ::open((directory_ + "/regions/" + region.name + "/control").c_str(), O_RDONLY | O_CLOEXEC);
+      const int fd =
+          ::open((files_.directory() + "/regions/" + region.name + "/control").c_str(), O_RDONLY | O_CLOEXEC);
       holdfast_control control{};
       const bool whole = fd >= 0 && pread(fd, &control, sizeof control, 0) == static_cast<ssize_t>(sizeof control);
       if (fd >= 0) ::close(fd);
@@ -758,7 +738,7 @@ class Judge {
     return "";
   }
 
-  std::string directory_;
+  StoreFiles files_;
   Random random_;
 };
 
@@ -812,7 +792,10 @@ class Stepper {
     ++totals.episodes;
     const std::string live = directory_ + "/live";
     std::filesystem::remove_all(live);
-    materialize(from.state, live);
+    {
+      StoreFiles files(live);
+      materialize(from.state, &files);
+    }
     new (shared_) Shared{};
     shared_->issued = from.landed;
     shared_->acknowledged = from.landed;
@@ -934,7 +917,10 @@ class Stepper {
       }
     }
     if (!wrong.empty()) {
-      if (keep) materialize(watch.state(), directory_ + "/failed");
+      if (keep) {
+        StoreFiles failed(directory_ + "/failed");
+        materialize(watch.state(), &failed);
+      }
       return fail(*episode, recovery, address, wrong);
     }
     journal = watch.file("journal");
@@ -1333,14 +1319,9 @@ const Mutant kMutants[] = {
     {"restore_keeps_incarnation", false, kSnapshots},
 };
 
-struct Settings {
-  uint64_t seed = 0;
+struct RunSettings : Settings {
   uint64_t points = 120000;
-  std::string directory = "/var/tmp";
-  std::string scratch = "/dev/shm";
-  std::string only;
   bool mutants = false;
-  bool keep = false;
 };
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -1349,7 +1330,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 // Runs episodes until `points` kill points have been judged and every shape had its turn in every mode. False: a
 // judgement failed.
-bool sweep(Stepper* stepper, const Settings& settings, uint64_t points, bool whole_tour) {
+bool sweep(Stepper* stepper, const RunSettings& settings, uint64_t points, bool whole_tour) {
   struct Turn {
     const Shape* shape;  // null: not a shape of batches
     const Mode* mode;
@@ -1394,7 +1375,7 @@ bool sweep(Stepper* stepper, const Settings& settings, uint64_t points, bool who
 }
 
 // Kills recoveries only: of groups of three, in states in which at least two records are redone.
-[[maybe_unused]] bool sweep_recovery(Stepper* stepper, const Settings& settings, uint64_t points) {
+[[maybe_unused]] bool sweep_recovery(Stepper* stepper, const RunSettings& settings, uint64_t points) {
   Random random(settings.seed);
   while (stepper->totals.points < points) {
     const Shape& shape = kShapes[random.below(std::size(kShapes))];
@@ -1412,12 +1393,12 @@ bool sweep(Stepper* stepper, const Settings& settings, uint64_t points, bool who
   return true;
 }
 
-int run_mutants([[maybe_unused]] const Settings& settings) {
+int run_mutants([[maybe_unused]] const RunSettings& settings) {
 #if defined(HOLDFAST_DEBUG) && HOLDFAST_DEBUG
   int missed = 0;
   for (const Mutant& mutant : kMutants) {
     if (!settings.only.empty() && settings.only != mutant.name) continue;
-    Settings all = settings;
+    RunSettings all = settings;
     all.only = mutant.shapes;
     Stepper stepper(settings.directory, settings.scratch, settings.seed, mutant.name);
     if (mutant.in_recovery) failpoint::arm(nullptr, mutant.name);
@@ -1442,7 +1423,7 @@ int run_mutants([[maybe_unused]] const Settings& settings) {
 #endif
 }
 
-int run_sweep(const Settings& settings) {
+int run_sweep(const RunSettings& settings) {
   const auto start = std::chrono::steady_clock::now();
   Stepper stepper(settings.directory, settings.scratch, settings.seed, nullptr);
   stepper.keep = settings.keep;
@@ -1479,73 +1460,19 @@ int run_sweep(const Settings& settings) {
 }
 
 int main_of(int argc, char** argv) {
-  Settings settings;
-  settings.seed = static_cast<uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()) % 1000000007;
-  const option options[] = {{"help", no_argument, nullptr, 'h'},
-                            {"seed", required_argument, nullptr, 's'},
-                            {"points", required_argument, nullptr, 'p'},
-                            {"directory", required_argument, nullptr, 'd'},
-                            {"scratch", required_argument, nullptr, 'c'},
-                            {"mutants", no_argument, nullptr, 'm'},
-                            {"only", required_argument, nullptr, 'o'},
-                            {"keep", no_argument, nullptr, 'k'},
-                            {nullptr, 0, nullptr, 0}};
-  for (int c; (c = getopt_long(argc, argv, "h", options, nullptr)) != -1;) {
-    switch (c) {
-      case 's':
-        settings.seed = std::strtoull(optarg, nullptr, 10);
-        break;
-      case 'p':
-        settings.points = std::strtoull(optarg, nullptr, 10);
-        break;
-      case 'd':
-        settings.directory = optarg;
-        break;
-      case 'c':
-        settings.scratch = optarg;
-        break;
-      case 'm':
-        settings.mutants = true;
-        break;
-      case 'o':
-        settings.only = optarg;
-        break;
-      case 'k':
-        settings.keep = true;
-        break;
-      default:
-        std::printf(
-            "single_step: kills a store at every machine instruction and judges what recovery makes of it\n"
-            "  --points=N      kill points to judge at least (120000); each mutant gets as many, one in recovery ten "
-            "times\n"
-            "  --seed=N        repeats a run\n"
-            "  --only=TEXT     only shapes (with --mutants: only the mutant) of this name\n"
-            "  --mutants       each deliberate mistake must be found (debug build)\n"
-            "  --directory=D   where the victim's store is made; not on tmpfs, which refuses durable regions "
-            "(/var/tmp)\n"
-            "  --scratch=D     where copies are judged; best on tmpfs (/dev/shm)\n"
-            "  --keep          leaves a state that failed in D\n");
-        return c == 'h' ? 0 : 2;
-    }
-  }
-  // One core: rig and victim take turns, and a switch between cores costs more than the step.
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  CPU_SET(static_cast<size_t>(sched_getcpu()), &cores);
-  sched_setaffinity(0, sizeof cores, &cores);
-  std::printf("seed %llu\n", static_cast<unsigned long long>(settings.seed));
-  const std::string own = "/holdfast-single-step-" + std::to_string(getpid());
-  settings.directory += own;
-  settings.scratch += own;
-  std::filesystem::create_directories(settings.directory);
-  const int status = settings.mutants ? run_mutants(settings) : run_sweep(settings);
-  if (settings.keep && status != 0) {
-    std::printf("kept in %s\n", settings.directory.c_str());
-  } else {
-    std::filesystem::remove_all(settings.directory);
-  }
-  std::filesystem::remove_all(settings.scratch);
-  return status;
+  RunSettings settings;
+  const std::vector<Option> own = {
+      {"points", required_argument, [&](const char* text) { settings.points = std::strtoull(text, nullptr, 10); }},
+      {"mutants", no_argument, [&](const char*) { settings.mutants = true; }},
+      {"keep", no_argument, [&](const char*) { settings.keep = true; }}};
+  constexpr char kHelp[] =
+      "single_step: kills a store at every machine instruction and judges what recovery makes of it\n"
+      "  --points=N      kill points to judge at least (120000); each mutant gets as many, one in recovery ten times\n"
+      "  --only=TEXT     only shapes (with --mutants: only the mutant) of this name\n"
+      "  --mutants       each deliberate mistake must be found (debug build)\n"
+      "  --keep          leaves a state that failed in the directory\n";
+  return run_program(argc, argv, "single-step", kHelp, &settings, own,
+                     [&] { return settings.mutants ? run_mutants(settings) : run_sweep(settings); });
 }
 
 }  // namespace
