@@ -119,3 +119,18 @@ export async function checkAgainstDocument(app: FastifyInstance, method: string,
   contract ??= new Contract((await app.inject("/openapi.json")).json() as Document);
   contract.check(method, url, answer);
 }
+
+/** Of a service in a process of its own. */
+export async function checkedFetch(origin: string, method: string, url: string, init: RequestInit = {}) {
+  contract ??= new Contract((await (await fetch(`${origin}/openapi.json`)).json()) as Document);
+  const response = await fetch(`${origin}${url}`, { ...init, method });
+  const bytes = Buffer.from(await response.arrayBuffer());
+  const headers: Record<string, string> = Object.fromEntries(response.headers);
+  const text = bytes.toString();
+  const isJson = /^application\/(?:problem\+)?json/.test(headers["content-type"] ?? "");
+  // biome-ignore lint/suspicious/noExplicitAny: what a test expects of a body is what it asserts about it.
+  const json: any = isJson && text !== "" ? JSON.parse(text) : undefined;
+  const answer = { status: response.status, headers, bytes, text, json };
+  contract.check(method, url, answer);
+  return answer;
+}

@@ -49,6 +49,21 @@ t.teardown(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
+/** What the service answered to GETs of the region while `work` ran, as its access log has it. */
+async function answers(work: () => Promise<unknown>): Promise<unknown[]> {
+  const path = new URL(url).pathname;
+  const all = () => service.lines.filter(({ message, method }) => message === "request" && method === "GET");
+  const before = all().length;
+  await work();
+  // Lines come in the order of their requests' ends, and this one is the last.
+  await run("curl", ["--silent", "--output", "/dev/null", `${url}?download=1`]);
+  await service.when("the last line", () => all().length > before && all().at(-1)?.status === 200);
+  return all()
+    .slice(before, -1)
+    .filter((line) => line.path === path)
+    .map(({ status }) => status);
+}
+
 function same(t: Test, name: string): void {
   t.equal(digest(readFileSync(at(name))), digest(bytes), `${name}: every byte is there`);
 }
@@ -64,7 +79,8 @@ t.test("curl", { skip: without("curl") }, async (t) => {
   const parts = await curl("--range", "0-1,4096-4097", url);
   t.equal(parts.toString("latin1").match(/^Content-Range: bytes /gim)?.length, 2, "two ranges");
   writeFileSync(at("resumed"), bytes.subarray(0, had));
-  await curl("--continue-at", "-", "--output", at("resumed"), url);
+  const resumed = () => curl("--continue-at", "-", "--output", at("resumed"), url);
+  t.same(await answers(resumed), [206], "what is missing is asked for, not all of it");
   same(t, "resumed");
   // A part of the region is replaced in place.
   bytes.write("from curl", 4096);
@@ -94,13 +110,16 @@ t.test("the access log", { skip: without("curl") }, async (t) => {
 
 t.test("wget", { skip: without("wget") }, async (t) => {
   writeFileSync(at("wget"), bytes.subarray(0, had));
-  await run("wget", ["--quiet", "--tries=1", "--continue", `--output-document=${at("wget")}`, url]);
+  const resumed = () => run("wget", ["--quiet", "--tries=1", "--continue", `--output-document=${at("wget")}`, url]);
+  t.same(await answers(resumed), [206], "what is missing is asked for, not all of it");
   same(t, "wget");
 });
 
 t.test("aria2c", { skip: without("aria2c") }, async (t) => {
   const connections = ["--split=8", "--max-connection-per-server=8", "--min-split-size=1M"];
-  await run("aria2c", ["--no-conf", "--quiet", ...connections, `--dir=${folder}`, "--out=aria2", url]);
+  const fetched = () => run("aria2c", ["--no-conf", "--quiet", ...connections, `--dir=${folder}`, "--out=aria2", url]);
+  const parts = await answers(fetched);
+  t.ok(parts.filter((status) => status === 206).length > 2, `it came in parts: ${parts}`);
   same(t, "aria2");
 });
 

@@ -134,7 +134,7 @@ storeTest("the dashboard names metrics and labels that there are", async (t, f) 
   t.ok(named.size > 20, `${named.size} metrics are on the dashboard`);
 });
 
-const reads = [
+const readsOf = (snapshot: string) => [
   "/v1/regions",
   "/v1/regions/demo",
   "/v1/regions/demo/content",
@@ -142,6 +142,9 @@ const reads = [
   "/v1/regions/demo/digest",
   "/v1/regions/demo/extents",
   "/v1/regions/demo/cells/0",
+  "/v1/regions/demo/changes",
+  "/v1/regions/demo/snapshots",
+  `/v1/regions/demo/snapshots/${snapshot}`,
   "/v1/limits",
 ];
 const always = ["/", "/livez", "/metrics", "/version", "/problems", "/openapi.json", "/docs", "/ui", "/v1/status"];
@@ -156,10 +159,30 @@ const writes: [string, string][] = [
   ["PUT", "/v1/regions/demo/cells/0"],
   ["POST", "/v1/regions/demo/cells/0"],
   ["POST", "/v1/regions/demo/flushes"],
+  ["POST", "/v1/regions/demo/snapshots"],
+  ["POST", "/v1/regions/demo/snapshots/1/restores"],
+  ["DELETE", "/v1/regions/demo/snapshots/1"],
 ];
+
+storeTest("the operations below are all of those that need a state or a token", async (t, f) => {
+  const { paths } = (await f.get("/openapi.json")).json as { paths: Record<string, Record<string, object>> };
+  const operations = Object.entries(paths)
+    .filter(([path]) => path.startsWith("/v1/") && path !== "/v1/status")
+    .flatMap(([path, methods]) => Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`))
+    // HEAD is what GET is, and OPTIONS tells nothing of a region.
+    .filter((operation) => !/^(?:HEAD|OPTIONS) /.test(operation));
+  const template = (url: string) =>
+    url
+      .replace("regions/demo", "regions/{region}")
+      .replace("cells/0", "cells/{offset}")
+      .replace("snapshots/1", "snapshots/{snapshot}");
+  const named = [...readsOf("1").map((url) => ["GET", url] as const), ...writes];
+  t.same(named.map(([method, url]) => `${method} ${template(url)}`).sort(), operations.sort());
+});
 
 storeTest("what is served in which state", async (t, f) => {
   await f.region("demo", 8);
+  const reads = readsOf((await f.call("POST", "/v1/regions/demo/snapshots")).json.id);
   const refusals: [LifecycleState, string | undefined, string | undefined][] = [
     ["starting", "starting", "starting"],
     ["standby", "standby", "standby"],
@@ -195,6 +218,8 @@ storeTest(
       headers: as("write-token"),
     });
     t.equal(created.status, 201);
+    const snapshot = await f.call("POST", "/v1/regions/demo/snapshots", { headers: as("write-token") });
+    const reads = readsOf(snapshot.json.id);
     for (const url of always.filter((path) => path !== "/v1/status")) t.equal((await f.get(url)).status, 200, url);
     for (const url of [...reads, "/v1/status"]) {
       t.equal((await f.get(url, as("write-token"))).status, 200, url);
