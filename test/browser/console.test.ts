@@ -15,6 +15,7 @@ const flags = [
   "--drain-soft-ms=10000",
   "--drain-hard-ms=12000",
   "--allow-any-file-system",
+  "--log-requests",
 ];
 
 /** Runs in the page: how many pixels of a canvas are close to this colour of its style. */
@@ -142,6 +143,8 @@ t.test("the console", { skip: missing }, async (t) => {
 
   desk.expect(/ERR_CONNECTION_REFUSED|ERR_EMPTY_RESPONSE|ERR_CONNECTION_RESET/);
   desk.expect(/status of 503/);
+  t.ok(service.lines.filter(({ message }) => message === "request").length > 10, "requests are logged");
+  t.notMatch(JSON.stringify(service.lines) + service.stderr, token, "and no token with them");
   // A lame duck ends early when no connection is open, as between two questions of the page.
   const held = await RawClient.connect(port);
   service.kill("SIGTERM");
