@@ -223,7 +223,9 @@ export class AnswerReader {
       }
       const inFrame = section === "guards" ? position - conditionCount : position;
       if (inFrame < 0) {
-        failures.push({ code, actual: this.u64(at + 16) });
+        // An entity tag is three numbers; of a generation both are told, as for a read.
+        const expected = code === "generation-mismatch" ? { limit: this.u64(at + 8) } : {};
+        failures.push({ code, ...expected, actual: this.u64(at + 16) });
         continue;
       }
       const index = kept?.[section][inFrame] ?? inFrame;
