@@ -16,6 +16,8 @@ interface Input {
 
 const runs = 40;
 const regionBytes = 256;
+/** Stands for the id of the snapshot that there is when the request is sent. */
+const anySnapshot = "0000000000000001";
 
 /** Numbers around which programs go wrong. */
 const numbers = [0, 1, -1, 7, 8, regionBytes - 8, regionBytes, 2 ** 31, 2 ** 32, 2 ** 53 - 1, 2 ** 53, 1e300, 0.5, -0];
@@ -58,6 +60,9 @@ class Values {
         const min = Number(schema.minimum ?? -(2 ** 53));
         const max = Number(schema.maximum ?? 2 ** 53);
         const near = Math.min(max, min + regionBytes + 16);
+        const step = Number(schema.multipleOf ?? 0);
+        if (step > 0)
+          return fc.integer({ min: Math.ceil(min / step), max: Math.floor(max / step) }).map((n) => n * step);
         return fc.oneof(
           { arbitrary: fc.integer({ min, max: near }), weight: 4 },
           { arbitrary: fc.integer({ min: 0, max: 31 }).map((n) => Math.max(min, Math.min(max, n * 8))), weight: 4 },
@@ -190,7 +195,11 @@ function inputsOf(values: Values, path: string, operation: Operation): fc.Arbitr
             fc.constant<Json>(0)
           : place === "header"
             ? fc.constantFrom(...examples)
-            : values.of(schema);
+            : name === "snapshot"
+              ? fc.oneof(fc.constant<Json>(anySnapshot), fc.constant<Json>(anySnapshot), values.of(schema))
+              : name === "since" && JSON.stringify(schema).includes("snapshot:")
+                ? fc.oneof(fc.constant<Json>(`snapshot:${anySnapshot}`), values.of(schema))
+                : values.of(schema);
     const given = fc.oneof({ arbitrary: good, weight: 7 }, { arbitrary: name === "wait" ? good : junk, weight: 1 });
     // Headers are conditions: with many of them next to nothing would be carried out.
     const absent = { arbitrary: fc.constant(undefined), weight: place === "header" ? 7 : 1 };
@@ -225,11 +234,14 @@ function segmentOf(text: string): string {
   return /^\.{0,2}$/.test(text) ? `${text}x` : encodeURIComponent(text);
 }
 
-async function again(f: Fixture): Promise<void> {
+/** The regions are there, and "demo" has a snapshot, whose id this is. */
+async function again(f: Fixture): Promise<string> {
   for (const name of ["demo", "other"]) {
     const { status } = await f.get(`/v1/regions/${name}`);
     if (status === 404) await f.region(name, regionBytes, { durability: "fast" });
   }
+  const [snapshot] = (await f.get("/v1/regions/demo/snapshots")).json.items;
+  return snapshot?.id ?? (await f.call("POST", "/v1/regions/demo/snapshots")).json.id;
 }
 
 storeTest(
@@ -247,7 +259,9 @@ storeTest(
         await again(f);
         await fc.assert(
           fc.asyncProperty(inputsOf(values, path, operation), async ({ url, headers, body }) => {
-            const { status, text, headers: answered } = await f.call(method.toUpperCase(), url, { headers, body });
+            const snapshot = url.includes(anySnapshot) ? await again(f) : "";
+            const named = url.replaceAll(anySnapshot, snapshot);
+            const { status, text, headers: answered } = await f.call(method.toUpperCase(), named, { headers, body });
             statuses[status] = (statuses[status] ?? 0) + 1;
             tried++;
             if (status < 300) succeeded++;
