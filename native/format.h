@@ -111,7 +111,7 @@ struct RecordHeader {
   uint32_t image_count;    // ImageHeaders that follow those (batch)
   uint32_t meta_bytes;     // of the encoded meta or snapshot that follows (all but batch)
   uint32_t outcome_bytes;  // of OutcomeHeader and answer that follow, before padding
-  uint32_t reserved;
+  uint32_t checkpoint;     // the sequence of the checkpoint that counted at the commit, modulo 2^32
 };
 static_assert(sizeof(RecordHeader) == 64);
 

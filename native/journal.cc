@@ -111,12 +111,14 @@ int Journal::open(const File& directory) {
   ring_bytes_ = header.ring_bytes;
   region_capacity_ = header.region_capacity;
   bool found = false;
+  slot_damaged_ = false;
   for (uint64_t which = 0; which < 2; which++) {
     std::vector<uint8_t> slot(checkpoint_slot_bytes(region_capacity_));
     if (int error = read_some(file_, slot, slot_offset(region_capacity_, which), false, &got)) return error;
     Checkpoint c;
-    if (got == slot.size() && decode_slot(slot, ring_bytes_, region_capacity_, &c) && (c.sequence & 1) == which &&
-        (!found || c.sequence > checkpoint_.sequence)) {
+    if (got != slot.size() || !decode_slot(slot, ring_bytes_, region_capacity_, &c) || (c.sequence & 1) != which) {
+      slot_damaged_ = true;
+    } else if (!found || c.sequence > checkpoint_.sequence) {
       checkpoint_ = std::move(c);
       found = true;
     }
@@ -136,6 +138,18 @@ const RecordHeader* Journal::record_after(const ChainEnd& end, uint64_t salt) co
     return nullptr;
   if (record_crc(*r, end.crc) != r->crc && !HOLDFAST_MUTANT("record_crc_not_asked")) return nullptr;
   return record_well_formed(*r) ? r : nullptr;
+}
+
+bool Journal::superseded(const ChainEnd& end) const {
+  if (!slot_damaged_) return false;
+  // What a checkpoint that was being written at a power cut left torn has no record after it.
+  for (uint64_t at = end.position; at < checkpoint_.position + ring_bytes_; at += kRecordAlign) {
+    const RecordHeader* r = record_at(at);
+    if (r->magic == kRecordMagic &&
+        static_cast<int32_t>(r->checkpoint - static_cast<uint32_t>(checkpoint_.sequence)) > 0)
+      return true;
+  }
+  return false;
 }
 
 void Journal::erase_tail(uint64_t position) { memset(space_at(position), 0, sizeof(RecordHeader)); }

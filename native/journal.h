@@ -46,6 +46,9 @@ class Journal {
 
   // The record at a position if it is valid as the successor of `end`, else null. Reads the ring through the mapping.
   const RecordHeader* record_after(const ChainEnd& end, uint64_t salt) const;
+  // The checkpoint was not the newest: a slot is no checkpoint, and outside of the chain, which ends at `end`, lies a record
+  // that knew a newer one. Reads the whole ring; asked after a restart of the machine with a damaged slot only.
+  bool superseded(const ChainEnd& end) const;
   // A record that is known to be valid.
   const RecordHeader* record_at(uint64_t position) const;
   // Where a new record of `bytes` would be written. The caller has made sure that there is room.
@@ -71,6 +74,7 @@ class Journal {
   uint64_t ring_bytes_ = 0;
   uint32_t region_capacity_ = 0;
   Checkpoint checkpoint_;
+  bool slot_damaged_ = false;  // one of the slots holds no checkpoint
 };
 
 }  // namespace holdfast

@@ -4,6 +4,7 @@
 namespace holdfast {
 
 RecoveryRow decide_recovery(const RecoveryConditions& c) {
+  if (!c.same_boot_and_journal && c.records_missing) return RecoveryRow::C;
   if (!c.same_boot_and_journal) return c.closed_in_order ? RecoveryRow::E : RecoveryRow::F;
   if (!c.same_chain) return c.chain_reaches_committed ? RecoveryRow::D : RecoveryRow::C;
   if (!c.counts_sane || !c.chain_reaches_committed) return RecoveryRow::C;

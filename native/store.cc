@@ -381,6 +381,7 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
     header.region_count = static_cast<uint32_t>(record_regions.size());
     header.image_count = static_cast<uint32_t>(staging.images.size());
     header.outcome_bytes = static_cast<uint32_t>(outcome_bytes);
+    header.checkpoint = static_cast<uint32_t>(journal_.checkpoint().sequence);
     if (has_key) {
       memcpy(outcome.key, batch.header.key, sizeof outcome.key);
       memcpy(outcome.fingerprint, batch.header.fingerprint, sizeof outcome.fingerprint);

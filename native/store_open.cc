@@ -191,15 +191,23 @@ Code Store::recover(std::string* detail) {
       committed == applied &&
       std::all_of(regions_.begin(), regions_.end(), [](const auto& entry) { return entry.second->sequence_settled(); });
   conditions.closed_in_order = checkpoint.clean && chain.empty();
+  conditions.records_missing = !same && journal_.superseded(end);
   report_.row = decide_recovery(conditions);
   report_.same_boot = same;
   report_.clean = report_.row == RecoveryRow::A || report_.row == RecoveryRow::E;
   head_ = applied_end_ = end;
   durable_ = end.lsn;
 
+  uint64_t gone = 0;  // records, at most
   if (report_.row == RecoveryRow::C) {
-    report_.detail = "the journal ends at record " + std::to_string(end.lsn) + ", but " + std::to_string(committed) +
-                     " were committed; kept as journal.corrupt";
+    // Since the older checkpoint, at most two rings full were committed: up to the damaged one, and after it.
+    const uint64_t gone_max = 2 * journal_.ring_bytes() / kRecordAlign;
+    if (!same) committed = end.lsn + gone_max;
+    gone = committed > end.lsn ? std::min(committed - end.lsn, gone_max) : 0;
+    report_.detail = "the journal ends at record " + std::to_string(end.lsn) +
+                     (same ? ", but " + std::to_string(committed) + " were committed"
+                           : ", its newest checkpoint is damaged, and there were more") +
+                     "; kept as journal.corrupt";
     // A second name, not a rename: without a journal the next start, after a kill here, would find nothing wrong.
     int kept = link_at(root_, "journal", "journal.corrupt");
     if (!kept || kept == EEXIST) kept = sync_all(root_);
@@ -258,6 +266,8 @@ Code Store::recover(std::string* detail) {
     // After a kill, what a fast region took since its last sync is in the page cache and nowhere else.
     const bool in_memory_only =
         fast && (report_.row == RecoveryRow::A || report_.row == RecoveryRow::B) && !checkpoint.clean;
+    // Somebody may have seen any of the generations that are gone, and holds an entity tag of one.
+    if (report_.row == RecoveryRow::C) region->generation = region->visible_generation += gone;
     region->durable_generation = in_memory_only ? 0 : region->visible_generation;
     if (report_.row == RecoveryRow::F && fast)
       if (int marked = mark_unverified(region)) return fail(detail, marked, "can't mark region " + name);

@@ -163,6 +163,7 @@ Code Store::publish_change(RecordKind kind, std::span<const RecordRegion> named,
   header.region_count = static_cast<uint32_t>(named.size());
   header.meta_bytes = static_cast<uint32_t>(payload.size());
   header.outcome_bytes = static_cast<uint32_t>(conditions.has_key ? sizeof outcome + answer.size() : 0);
+  header.checkpoint = static_cast<uint32_t>(journal_.checkpoint().sequence);
   uint8_t* space = journal_.space_at(head_.position);
   RecordWriter writer(space, header, head_.crc);
   writer.regions(named);

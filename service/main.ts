@@ -116,8 +116,14 @@ if (!lifecycle.closing()) {
   signals.watchBus();
   signals.recordPath(opened.record.path);
   lifecycle.ready(opened.record);
-  const { row, redone, ms } = store.status().recovery;
+  const { row, redone, ms, faulted, unverified, detail } = store.status().recovery;
   log.info({ event: "ready", ms: sinceStart(), recovery: { row, redone, ms } }, "ready");
+  if (faulted.length + unverified.length > 0) {
+    // Of thousands of names, some: /v1/status has all.
+    const some = (names: string[]) => names.slice(0, 20);
+    const doubted = { faulted: some(faulted), unverified: some(unverified), ...(detail && { detail }) };
+    log.warn({ event: "in_doubt", ...doubted }, "regions are faulted or unverified; batches of theirs may be missing");
+  }
 }
 
 function listen(): ListenerType {

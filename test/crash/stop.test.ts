@@ -1,7 +1,7 @@
 // stop.test.ts - stops of the real service, one at a time: what each kind of client is told, and the exit codes.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, existsSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync, writeFileSync, writeSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -583,4 +583,21 @@ t.test("an adopted file is the same region at the next start", async (t) => {
   const other = new ServiceProcess({ flags: [`--map=words=${file}.other`], dir: service.dir });
   t.equal((await other.ended).code, 78);
   t.match(other.stderr, /there is another region of this name/);
+});
+
+t.test("a start that finds regions in doubt says so, in the log and of each region", async (t) => {
+  // What a restart of the machine left of `fast` regions, or of a damaged journal, was in /v1/status alone.
+  const first = await started(t);
+  await createRegion(first, "quick", 4096, "fast");
+  await createRegion(first, "sure", 4096);
+  await first.stop("SIGKILL");
+  // As if the machine had been started anew since: the words name another boot (StoreWords in native/format.h).
+  const words = openSync(join(first.dir, "store.lock"), "r+");
+  writeSync(words, Buffer.alloc(16, 0x5a), 0, 16, 8);
+  closeSync(words);
+  const second = await started(t, { dir: first.dir });
+  t.match(await second.line("in_doubt"), { level: "warn", faulted: [], unverified: ["quick"] });
+  const region = await (await fetch(`http://127.0.0.1:${second.port}/v1/regions/quick`)).json();
+  t.match(region, { integrity: "unverified" });
+  await second.stop();
 });

@@ -21,13 +21,13 @@ const { values } = parseArgs({
 if (values.help) {
   console.log(
     `changes the inputs of test/fuzz/corpus, and keeps what reaches something new:
-  --seconds=N   for so long (10)
+  --seconds=N   for so long (30)
   --only=NAME   only this one: ${fuzzers.join(", ")}
   --seed=N      the same choices again
   --merge       afterwards the corpus is a small set that reaches all that was reached`,
   );
 } else {
-  const seconds = Number(values.seconds ?? 10);
+  const seconds = Number(values.seconds ?? 30);
   const timeout = 300_000 + seconds * 2000;
   t.setTimeout(timeout);
   t.jobs = fuzzers.length;

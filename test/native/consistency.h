@@ -233,7 +233,8 @@ class Checker {
         demand(record->kind >= RecordKind::batch && record->kind <= RecordKind::forget, name + " is of no kind");
     good &= demand(record->region_count >= 1 && record->region_count <= kRegionsPerBatchMax,
                    name + " names no or too many regions");
-    good &= demand((record->flags & ~(kRecordHasOutcome | kRecordSynced)) == 0 && record->reserved == 0,
+    good &= demand((record->flags & ~(kRecordHasOutcome | kRecordSynced)) == 0 &&
+                       static_cast<int32_t>(record->checkpoint - static_cast<uint32_t>(slot_.header.sequence)) <= 0,
                    name + " has unknown flags");
     good &= demand(
         batch ? record->image_count > 0 && record->meta_bytes == 0 : record->image_count == 0 && record->meta_bytes > 0,
