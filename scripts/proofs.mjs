@@ -2,7 +2,8 @@
 //
 //   npm run proofs                        lists them
 //   npm run proofs -- all                 each, one after the other: a quarter of an hour
-//   npm run proofs -- NAME [OPTION...]    one; its own options (--help) in the place of the usual ones
+//   npm run proofs -- NAME --long         one as long as was ever asked of it: hours, on a busy machine
+//   npm run proofs -- NAME [OPTION...]    one; its own options (--help) in the place of the usual ones, for a look
 import { spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { cpus, release as kernel } from "node:os";
@@ -21,6 +22,7 @@ export const proofs = {
     how: "a kill at every machine instruction of commits, flushes, checkpoints, changes of regions, snapshots, closes and recoveries: the files are copied after each one that changed a byte, recovered by the real code, and judged",
     counted: { points: "kill points", states: "different states" },
     ...rig("single_step", "--points=3000000"),
+    long: ["--points=10000000"],
   },
   kills: {
     promise: "nor through HTTP",
@@ -39,6 +41,7 @@ export const proofs = {
     how: "every store and every sync of a run is recorded; what a power cut may leave is built: each page at any version since its last sync, some torn at 512 bytes, also in recoveries; no privileges",
     counted: { states: "states" },
     ...rig("page_versions", "--states=10000"),
+    long: ["--states=1000000", "--each=100"],
   },
   models: {
     promise: "no order of events breaks the protocol",
@@ -69,17 +72,17 @@ export function withTable(readme, figures) {
   const rows = known.map(([name, { promise, how, counted }]) => {
     const of = figures[name];
     const counts = Object.entries(counted).map(([member, words]) => `${of[member].toLocaleString("en-US")} ${words}`);
-    return `| ${promise} | ${how} | ${counts.join(", ")}: ${of.failures} failures | \`npm run proofs -- ${name}\` |`;
+    return `| ${promise} | ${how} | ${counts.join(", ")}: ${of.failures} failures | \`npm run proofs -- ${name}${of.long ? " --long" : ""}\` |`;
   });
   const head = ["| promise | how it is tested | counted | command |", "|---|---|---|---|"];
   return `${readme.slice(0, from)}${[begin, ...head, ...rows, end].join("\n")}${readme.slice(to + end.length)}`;
 }
 
 /** Runs a proof and returns its figures, those of its parts added up; undefined if it failed. */
-async function prove(name, given) {
-  const { command, options, counted } = proofs[name];
+async function prove(name, options) {
+  const { command, counted } = proofs[name];
   const [program, ...first] = command;
-  const child = spawn(program, [...first, ...(given.length > 0 ? given : options)], {
+  const child = spawn(program, [...first, ...options], {
     cwd: root,
     env: { ...process.env, TAP: "1", HOLDFAST_NATIVE: process.env.HOLDFAST_NATIVE ?? "release" },
     stdio: ["ignore", "pipe", "inherit"],
@@ -98,10 +101,10 @@ async function prove(name, given) {
   return (await ended) === 0 && sums.failures === 0 ? sums : undefined;
 }
 
-function note(name, sums) {
+function note(name, sums, long) {
   const date = new Date().toISOString().slice(0, 10);
   const machine = `${cpus()[0]?.model.trim()}, ${cpus().length} cores, Linux ${kernel()}, Node ${process.versions.node}`;
-  const all = { ...readFigures(), [name]: { ...sums, date, machine } };
+  const all = { ...readFigures(), [name]: { ...sums, ...(long && { long }), date, machine } };
   const ordered = Object.fromEntries(Object.keys(proofs).flatMap((key) => (all[key] ? [[key, all[key]]] : [])));
   writeFileSync(path, `${JSON.stringify(ordered, null, 2)}\n`);
   writeFileSync(at("README.md"), withTable(readFileSync(at("README.md"), "utf8"), ordered));
@@ -118,13 +121,19 @@ async function main([wanted, ...given]) {
   if (names.some((name) => proofs[name] === undefined)) {
     fail(`there is no proof "${wanted}", but ${Object.keys(proofs).join(", ")} and all`, 64);
   }
+  const long = given.length === 1 && given[0] === "--long";
+  if (long && names.some((name) => proofs[name].long === undefined)) {
+    const able = Object.keys(proofs).filter((name) => proofs[name].long !== undefined);
+    fail(`--long is for ${able.join(" and ")}`, 64);
+  }
   await build(["release", "ts", "programs", "fuzzers"]);
   let failed = 0;
   for (const name of names) {
-    const sums = await prove(name, given);
+    const { options, long: longest } = proofs[name];
+    const sums = await prove(name, long ? longest : given.length > 0 ? given : options);
     // Options are for a look: what the table says is what its command counts.
     if (sums === undefined) failed++;
-    else if (given.length === 0) note(name, sums);
+    else if (long || given.length === 0) note(name, sums, long);
   }
   if (failed > 0) say(`${failed} failed; their figures are left as they were`);
   return failed > 0 ? 1 : 0;

@@ -819,7 +819,7 @@ class Run {
 
  private:
   // However few states are asked for, some are in a recovery.
-  bool wanted() const { return totals.states < settings_.states || totals.in_recovery == 0; }
+  bool wanted() const { return (totals.states < settings_.states && enough == 0) || totals.in_recovery == 0; }
 
   void fresh_directory() {
     std::filesystem::remove_all(live_);

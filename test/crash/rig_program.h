@@ -3,6 +3,7 @@
 
 #include <getopt.h>
 #include <sched.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -29,6 +30,9 @@ struct Option {
   int has_argument;  // as getopt_long has it
   std::function<void(const char* argument)> take;
 };
+
+// SIGTERM has come: a long run ends where it is, and tells what it has counted.
+inline volatile sig_atomic_t enough = 0;
 
 // Reads the options, those in `own` and those of every rig, and runs `run` where it finds all that `settings` says.
 // Returns the program's status: 2 for an option that nobody knows, else what `run` returns.
@@ -57,7 +61,7 @@ inline int run_program(int argc, char** argv, const char* name, const char* help
   if (asked || !known) {
     std::printf(
         "%s"
-        "  --seed=N        repeats a run\n"
+        "  --seed=N        repeats a run; SIGTERM ends it early, with its figures\n"
         "  --directory=D   where the victim's store is made; not on tmpfs, which refuses durable regions (/var/tmp)\n"
         "  --scratch=D     where states are judged; best on tmpfs (/dev/shm)\n",
         help);
@@ -69,6 +73,7 @@ inline int run_program(int argc, char** argv, const char* name, const char* help
   CPU_SET(static_cast<size_t>(sched_getcpu()), &cores);
   sched_setaffinity(0, sizeof cores, &cores);
   std::printf("seed %llu\n", static_cast<unsigned long long>(settings->seed));
+  signal(SIGTERM, [](int) { enough = 1; });
   const std::string below = std::string("/holdfast-") + name + "-" + std::to_string(getpid());
   settings->directory += below;
   settings->scratch += below;

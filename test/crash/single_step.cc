@@ -1367,7 +1367,7 @@ bool sweep(Stepper* stepper, const RunSettings& settings, uint64_t points, bool 
         stepper->saved.erase(stepper->saved.begin() + static_cast<std::ptrdiff_t>(which));
         if (!stepper->run_recovery(from)) return false;
       }
-      if (stepper->totals.points >= points && !(whole_tour && first_tour)) return true;
+      if (enough != 0 || (stepper->totals.points >= points && !(whole_tour && first_tour))) return true;
     }
     if (stepper->totals.points >= points) return true;
     if (stepper->totals.points == 0) die("no shape has this name");
