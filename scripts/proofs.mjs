@@ -24,6 +24,12 @@ export const proofs = {
     ...rig("single_step", "--points=3000000"),
     long: ["--points=10000000"],
   },
+  "node-step": {
+    promise: "nor inside of Node",
+    how: "the same for batches over HTTP: each thread of a service is single-stepped through the addon's commits, flushes and checkpoints, as Node has loaded it",
+    counted: { points: "kill points", states: "states" },
+    ...test("crash/node-step", "--points=300000"),
+  },
   kills: {
     promise: "nor through HTTP",
     how: "SIGKILLs under eight clients with a ledger outside of the service: every answered batch there, the others whole or absent, retries with their key exactly once",
