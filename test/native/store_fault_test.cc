@@ -1,4 +1,9 @@
 // store_fault_test.cc - files that others cut, disks that are full or fail: what is refused, what goes on, what is redone.
+#include <poll.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+
 #include "../../native/failpoint.h"
 #include "../../native/fault_guard.h"
 #include "../../native/holdfast.h"
@@ -156,6 +161,221 @@ void truncated() {
     CHECK_EQ(c.remove("demo"), Code::ok);
     CHECK_EQ(c.create("demo", kSize, Durability::fast), Code::ok);
     CHECK_EQ(c.write("demo", 40000, "new"), Code::ok);
+  });
+}
+
+// Runs `body` where it may mount: what it mounts goes away with it.
+void mounting(const char* name, const std::function<void(const std::string&)>& body) {
+  constexpr int kNoRight = 93;
+  const auto own_mounts = [] {
+    return unshare(CLONE_NEWNS) == 0 && mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+  };
+  const int able = Lives::in_process([&] { _exit(own_mounts() ? 0 : kNoRight); });
+  if (!WIFEXITED(able) || WEXITSTATUS(able) != 0) return check::skip(name, "needs root, to mount a file system");
+  check::test(name, [&] {
+    Directory directory;
+    const int status = Lives::in_process([&] {
+      CHECK(own_mounts());
+      CHECK_EQ(mount("tmpfs", directory.path().c_str(), "tmpfs", 0, "size=4m,mode=0755"), 0);
+      body(directory.path());
+      fflush(stdout);
+    });
+    CHECK_EQ(status, 0);
+  });
+}
+
+void file_systems() {
+  mounting("a file system that is full refuses a creation, growth and a batch on a hole, with nothing written",
+           [](const std::string& base) {
+             Lives lives(base);
+             lives.options.threads = false;
+             Client& c = lives.open();
+             CHECK_EQ(c.create("big", 3 << 20, Durability::ordered), Code::insufficient_storage);
+             CHECK(c.store->names().empty());
+             CHECK_EQ(c.create("demo", 256 << 10, Durability::ordered), Code::ok);
+             CHECK_EQ(c.write("demo", 5000, "old"), Code::ok);
+             CHECK_EQ(c.resize("demo", 4 << 20), Code::insufficient_storage);
+             CHECK_EQ(c.info("demo").meta.size, uint64_t{256} << 10);
+             CHECK_EQ(std::filesystem::file_size(lives.path("regions/demo/data")), uint64_t{256} << 10);
+
+             constexpr uint64_t kSparse = 8 << 20;
+             CHECK_EQ(c.create("sparse", kSparse, Durability::ordered, kMetaSparse), Code::ok);
+             uint64_t at = 0;
+             Code code = Code::ok;
+             uint64_t committed = 0;
+             for (; at < kSparse; at += 4096) {
+               committed = c.store->status().committed;
+               code = c.run(parts_of({"sparse", "demo"}, {write_op(at, "full"), write_op(0, "with").in(1)})).code();
+               c.store->flush_step();
+               if (code != Code::ok) break;
+               CHECK_EQ(c.store->checkpoint_step(), 0);
+             }
+             CHECK_EQ(code, Code::insufficient_storage);
+             CHECK(at > 0);
+             CHECK_EQ(c.store->status().committed, committed);
+             CHECK_EQ(c.info("demo").generation, 1 + at / 4096);
+             CHECK(c.info("sparse").fault.empty());
+             CHECK_EQ(c.read("sparse", at - 4096, 4), std::string("full"));
+             // What has its blocks goes on.
+             CHECK_EQ(c.write("demo", 100000, "on"), Code::ok);
+             c.store->flush_step();
+             CHECK_EQ(c.read("demo", 100000, 2), std::string("on"));
+             CHECK_EQ(c.remove("demo"), Code::ok);
+             CHECK_EQ(c.write("sparse", at, "room"), Code::ok);
+             lives.close();
+             CHECK_EQ(lives.open().read("sparse", at, 4), std::string("room"));
+           });
+
+  mounting("a store on a file system that is read-only is refused, and is whole when it can be written again",
+           [](const std::string& base) {
+             Lives lives(base);
+             Client& c = lives.open();
+             CHECK_EQ(c.create("demo", 8192, Durability::ordered), Code::ok);
+             CHECK_EQ(c.write("demo", 4094, "here"), Code::ok);
+             lives.close();
+             CHECK_EQ(mount(nullptr, base.c_str(), nullptr, MS_REMOUNT | MS_RDONLY, nullptr), 0);
+             CHECK(lives.refused() != Code::ok);
+             CHECK(lives.detail.find("Read-only file system") != std::string::npos);
+             CHECK_EQ(mount(nullptr, base.c_str(), nullptr, MS_REMOUNT, nullptr), 0);
+             CHECK_EQ(lives.open().read("demo", 4094, 4), std::string("here"));
+           });
+
+  mounting("a store of another user is refused, and nothing of it is touched", [](const std::string& base) {
+    constexpr uid_t kNobody = 65534;
+    Lives lives(base);
+    Client& c = lives.open();
+    CHECK_EQ(c.create("demo", 8192, Durability::ordered), Code::ok);
+    CHECK_EQ(c.write("demo", 4094, "here"), Code::ok);
+    lives.close();
+    const Bytes before = file_bytes(lives.path("journal"));
+    // It may enter the folders, and no file.
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(base))
+      if (entry.is_directory()) CHECK_EQ(chmod(entry.path().c_str(), 0755), 0);
+    const int status = Lives::in_process([&] {
+      CHECK_EQ(setresuid(kNobody, kNobody, kNobody), 0);
+      CHECK(lives.refused() != Code::ok);
+      CHECK(lives.detail.find("store.lock: Permission denied") != std::string::npos);
+      fflush(stdout);
+    });
+    CHECK_EQ(status, 0);
+    CHECK(file_bytes(lives.path("journal")) == before);
+    CHECK_EQ(lives.open().read("demo", 4094, 4), std::string("here"));
+  });
+}
+
+// A process that is the first of a PID namespace, as one in a container is. -1: this machine doesn't let us.
+pid_t in_pid_namespace(const std::function<void()>& body) {
+  fflush(stdout);
+  const auto child = static_cast<pid_t>(syscall(SYS_clone, CLONE_NEWPID | SIGCHLD, 0, 0, 0, 0));
+  if (child != 0) return child;
+  check::failures_here = 0;
+  body();
+  fflush(stdout);
+  _exit(check::failures_here == 0 ? 0 : 91);
+}
+
+int ended(pid_t pid) {
+  int status = -1;
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+  }
+  return status;
+}
+
+void pid_namespaces() {
+  const char* name =
+      "a standby that is killed in another PID namespace takes nothing from the writer, whose end hands over";
+  const pid_t able = in_pid_namespace([] {});
+  if (able < 0) return check::skip(name, "needs root, to make PID namespaces");
+  ended(able);
+  check::test(name, [] {
+    // A robust mutex fails here: both are thread 1 of their namespaces, and the kernel takes the one for the other.
+    Lives lives;
+    int told[2];
+    CHECK_EQ(pipe2(told, O_CLOEXEC), 0);
+    const auto tell = [&](char what) { CHECK_EQ(write(told[1], &what, 1), ssize_t{1}); };
+    const auto hear = [&] {
+      char what = 0;
+      struct pollfd ready = {told[0], POLLIN, 0};
+      return poll(&ready, 1, 20000) == 1 && read(told[0], &what, 1) == 1 ? what : '-';
+    };
+    const pid_t writer = in_pid_namespace([&] {
+      auto* c = new Client(lives.options);
+      CHECK_EQ(c->create("demo", 8192, Durability::durable), Code::ok);
+      for (uint64_t batch = 1;; batch++) {
+        if (c->run(parts_of({"demo"}, {add_op(0, ValueType::u64, 1), add_op(5000, ValueType::u64, 1)})).code() !=
+            Code::ok)
+          _exit(92);
+        if (batch == 10) tell('w');
+      }
+    });
+    const auto standby = [&] {
+      return in_pid_namespace([&] {
+        StoreOptions options = lives.options;
+        options.standby = true;
+        options.on_standby = [&] { tell('s'); };
+        Client c(options);
+        CHECK_EQ(c.code, Code::ok);
+        CHECK(c.recovery().faulted.empty());
+        uint64_t low = 0, high = 0;
+        memcpy(&low, c.read("demo", 0, 8).data(), 8);
+        memcpy(&high, c.read("demo", 5000, 8).data(), 8);
+        CHECK(low >= 10);
+        CHECK_EQ(low, high);
+        CHECK_EQ(low, c.info("demo").generation);
+        CHECK_EQ(c.write("demo", 100, "mine"), Code::ok);
+      });
+    };
+    CHECK_EQ(hear(), 'w');
+    for (int i = 0; i < 5; i++) {
+      const pid_t killed = standby();
+      CHECK_EQ(hear(), 's');
+      kill(killed, SIGKILL);
+      CHECK(WIFSIGNALED(ended(killed)));
+      CHECK_EQ(lives.refused(), Code::lease_held);
+    }
+    CHECK_EQ(waitpid(writer, nullptr, WNOHANG), 0);
+    const pid_t heir = standby();
+    CHECK_EQ(hear(), 's');
+    kill(writer, SIGKILL);
+    CHECK(WIFSIGNALED(ended(writer)));
+    CHECK_EQ(ended(heir), 0);
+    close(told[0]);
+    close(told[1]);
+    lives.check(Ended::closed);
+    CHECK_EQ(lives.open().read("demo", 100, 4), std::string("mine"));
+  });
+}
+
+void control_pages() {
+  check::test("a control page of another boot, of another file or of nothing is made anew by an opening", [] {
+    Lives lives;
+    Client& c = lives.open();
+    for (const char* name : {"demo", "other"}) CHECK_EQ(c.create(name, 8192, Durability::ordered), Code::ok);
+    for (const char* name : {"demo", "other", "other"}) CHECK_EQ(c.write(name, 0, "bytes"), Code::ok);
+    lives.close();
+    const holdfast_control good = control_of(lives, "demo");
+    holdfast_control boot = good, file = control_of(lives, "other"), nothing;
+    memset(boot.boot_id, 0x5a, sizeof boot.boot_id);
+    boot.sequence += 41;  // as if a batch had been under way when the machine stopped
+    memset(&nothing, 0xff, sizeof nothing);
+    const std::pair<const char*, const holdfast_control*> wrongs[] = {
+        {"another boot", &boot}, {"another file", &file}, {"nothing", &nothing}};
+    for (const auto& [name, wrong] : wrongs) {
+      check::context = name;
+      patch_file(lives.path("regions/demo/control"), 0, wrong, sizeof *wrong);
+      Client& again = lives.open();
+      const holdfast_control page = control_of(lives, "demo");
+      CHECK(holdfast_control_valid(&page));
+      CHECK_EQ(memcmp(page.boot_id, good.boot_id, sizeof page.boot_id), 0);
+      CHECK_EQ(page.data_inode, good.data_inode);
+      CHECK_EQ(page.incarnation, good.incarnation);
+      CHECK_EQ(holdfast_generation(&page), 1u);
+      uint64_t seen = 0;
+      CHECK_EQ(holdfast_read_begin(&page, 1, &seen), static_cast<int>(HOLDFAST_SETTLED));
+      CHECK_EQ(again.read("demo", 0, 5), std::string("bytes"));
+      CHECK_EQ(again.info("demo").generation, 1u);
+      lives.close();
+    }
   });
 }
 
@@ -413,6 +633,9 @@ void full_disks() {
 
 int main() {
   truncated();
+  file_systems();
+  pid_namespaces();
+  control_pages();
 #if defined(HOLDFAST_DEBUG) && HOLDFAST_DEBUG
   failing_syncs();
   full_disks();

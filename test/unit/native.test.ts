@@ -46,7 +46,7 @@ for (const program of programs) {
       let planned = -1;
       let comments: string[] = [];
       for (const line of stdout.split("\n")) {
-        const point = /^(not )?ok \d+ - (.*)$/.exec(line);
+        const point = /^(not )?ok \d+ - (.*?)(?: # SKIP (.*))?$/.exec(line);
         const plan = /^1\.\.(\d+)$/.exec(line);
         if (plan) planned = Number(plan[1]);
         else if (line.startsWith("# ")) comments.push(line.slice(2));
@@ -56,7 +56,7 @@ for (const program of programs) {
           failed += 1;
           t.fail(`${point[2]}`, { said: comments });
         } else {
-          t.pass(`${point[2]}`);
+          t.pass(`${point[2]}`, point[3] === undefined ? {} : { skip: point[3] });
           // A seed, a count: worth seeing although all is well.
           for (const comment of comments) t.comment(comment);
         }
