@@ -92,6 +92,21 @@ function whenConnected(target: Target, call: ClientRequest, then: () => void): v
   });
 }
 
+/**
+ * Calls `over` after `ms`, unless what it returns is called first. A process that was held up for as long sees what the
+ * network brought meanwhile before it gives up: timers come first in a turn of the event loop, then connections, then this.
+ */
+function deadline(ms: number, over: () => void): () => void {
+  let last: NodeJS.Immediate | undefined;
+  const timer = setTimeout(() => {
+    last = setImmediate(over);
+  }, ms);
+  return () => {
+    clearTimeout(timer);
+    if (last !== undefined) clearImmediate(last);
+  };
+}
+
 /** One request over `agent`, once. Never rejects: an attempt without a status says why there is no answer. */
 export function exchange(
   target: Target,
@@ -105,7 +120,7 @@ export function exchange(
     const end = (answer: RawAnswer | undefined, code: string | null): void => {
       if (done) return;
       done = true;
-      clearTimeout(timer);
+      cancel();
       attempt.endedAt = now();
       attempt.code = code;
       attempt.status = answer?.status ?? null;
@@ -116,11 +131,11 @@ export function exchange(
       end(undefined, code);
       call.destroy();
     };
-    let timer = setTimeout(() => giveUp("connect_timeout"), connectMs);
+    let cancel = deadline(connectMs, () => giveUp("connect_timeout"));
     const connected = (): void => {
       attempt.connectedAt ??= now();
-      clearTimeout(timer);
-      if (!done) timer = setTimeout(() => giveUp("answer_timeout"), answerMs);
+      cancel();
+      if (!done) cancel = deadline(answerMs, () => giveUp("answer_timeout"));
     };
     call.on("socket", () => {
       attempt.reused = call.reusedSocket;
@@ -219,29 +234,29 @@ export function open(target: Target, ask: RawRequest, { connectMs, answerMs }: T
     const lost = (code: string) => new ConnectionError({ ...attempt, endedAt: now(), code });
     const call = requestTo(target, false, ask);
     const giveUp = (code: string): void => {
-      clearTimeout(timer);
+      cancel();
       reject(lost(code));
       call.destroy();
     };
-    let timer = setTimeout(() => giveUp("connect_timeout"), connectMs);
+    let cancel = deadline(connectMs, () => giveUp("connect_timeout"));
     whenConnected(target, call, () => {
       attempt.connectedAt = now();
-      clearTimeout(timer);
-      timer = setTimeout(() => giveUp("answer_timeout"), answerMs);
+      cancel();
+      cancel = deadline(answerMs, () => giveUp("answer_timeout"));
     });
     call.on("error", (error: NodeJS.ErrnoException) => giveUp(error.code ?? error.message));
     call.on("response", (response) => {
       attempt.firstByteAt = now();
       const status = response.statusCode!;
       if (status < 400) {
-        clearTimeout(timer);
+        cancel();
         call.setTimeout(answerMs, () => call.destroy());
         resolve({ call, response, lost });
         return;
       }
       response.toArray().then(
         (chunks) => {
-          clearTimeout(timer);
+          cancel();
           reject(problemOf({ status, headers: response.headers, bytes: Buffer.concat(chunks) }));
           call.destroy();
         },

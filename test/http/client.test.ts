@@ -200,6 +200,21 @@ t.test("a server that never answers", async (t) => {
   t.match(await failureOf(client.call("getVersion")), { how: "lost", code: "answer_timeout" });
 });
 
+t.test("a client that was held up sees what came meanwhile before it gives up", async (t) => {
+  const service = await ServiceProcess.ready({ flags: ["--auth=none"] });
+  t.teardown(() => service.remove());
+  const timeouts = { connectMs: 100, answerMs: 100 };
+  const client = clientOn(t, `http://127.0.0.1:${service.port}`, { timeouts, attemptsMax: 1 });
+  const hold = () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 400);
+  const connecting = client.call("getLiveness");
+  // What was begun is in the kernel's hands by then, and done long before the hold-up ends.
+  setImmediate(hold);
+  t.match(await connecting, { status: 200 }, "a connection");
+  const asking = client.call("getLiveness");
+  setImmediate(hold);
+  t.match(await asking, { status: 200 }, "an answer, on the connection that there is");
+});
+
 t.test("users import it by the package's name", async (t) => {
   const own = new URL("../../service/client.js", import.meta.url);
   t.equal(import.meta.resolve("holdfast/client"), own.href);
