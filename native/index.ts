@@ -391,7 +391,7 @@ export class Store {
     return change(addon.store.create(this.#native, { ...o, durability: numberOf(o.durability) }));
   }
 
-  /** @throws StoreError; nothing is changed then, except after `io_error`, which leaves the region faulted. */
+  /** @throws StoreError; nothing is changed then, except after `unfinished`: the next start finishes the change. */
   update(
     name: string,
     o: {

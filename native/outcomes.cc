@@ -95,17 +95,17 @@ void Outcomes::evict() {
   }
 }
 
-std::vector<uint8_t> Outcomes::encode(uint64_t after, uint64_t up_to) const {
+std::vector<uint8_t> Outcomes::encode(uint64_t up_to) const {
   std::vector<uint8_t> bytes;
   size_t first = order_.size();
   while (first > 0) {
     auto it = table_.find(order_[first - 1].first);
-    if (it != table_.end() && it->second.lsn <= after) break;
+    if (it != table_.end() && it->second.lsn <= saved_lsn_) break;
     first--;
   }
   for (size_t i = first; i < order_.size(); i++) {
     auto it = table_.find(order_[i].first);
-    if (it == table_.end() || it->second.lsn <= after || it->second.lsn > up_to) continue;
+    if (it == table_.end() || it->second.lsn <= saved_lsn_ || it->second.lsn > up_to) continue;
     OutcomeHeader header = it->second.header;
     header.crc = outcome_crc(header, it->second.answer.data());
     const uint8_t* h = reinterpret_cast<const uint8_t*>(&header);
@@ -115,14 +115,17 @@ std::vector<uint8_t> Outcomes::encode(uint64_t after, uint64_t up_to) const {
   return bytes;
 }
 
-int Outcomes::save(const std::vector<uint8_t>& encoded) {
+int Outcomes::save(const std::vector<uint8_t>& encoded, uint64_t up_to) {
   if (!synced_) {
     // What an earlier process appended may be in the page cache only, and the ring is about to give its records up.
     for (const File& file : files_)
       if (int error = sync_data(file)) return error;
     synced_ = true;
   }
-  if (encoded.empty()) return 0;
+  if (encoded.empty()) {
+    saved_lsn_ = up_to;
+    return 0;
+  }
   uint64_t now = now_us();
   bool enough = current_keys_ >= keys_min_ && current_since_us_ + seconds_min_ * 1000000 < now;
   if (enough || (current_keys_ > 0 && current_bytes_ + encoded.size() > bytes_max_)) {
@@ -137,6 +140,8 @@ int Outcomes::save(const std::vector<uint8_t>& encoded) {
     truncate_to(files_[current_], current_bytes_);
     return error;
   }
+  // A checkpoint whose slot can't be written comes again: it must not append them once more.
+  saved_lsn_ = up_to;
   if (current_keys_ == 0) current_since_us_ = now;
   current_bytes_ += encoded.size();
   for (size_t at = 0; at < encoded.size(); current_keys_++) {

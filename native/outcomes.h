@@ -38,10 +38,10 @@ class Outcomes {
   void add(const OutcomeHeader& header, std::span<const uint8_t> answer, uint64_t lsn);
   size_t size() const { return table_.size(); }
 
-  // The outcomes of records (after, up_to], encoded for save().
-  std::vector<uint8_t> encode(uint64_t after, uint64_t up_to) const;
+  // The outcomes of records up to this one that were not saved yet, encoded for save().
+  std::vector<uint8_t> encode(uint64_t up_to) const;
   // Appends to the current file and syncs it; starts the other file over when this one alone keeps enough. errno value.
-  int save(const std::vector<uint8_t>& encoded);
+  int save(const std::vector<uint8_t>& encoded, uint64_t up_to);
 
  private:
   struct Hash {
@@ -62,6 +62,7 @@ class Outcomes {
   File files_[2];
   int current_ = 0;
   bool synced_ = false;  // what open() found
+  uint64_t saved_lsn_ = 0;
   uint64_t current_keys_ = 0, current_bytes_ = 0;
   uint64_t current_since_us_ = 0;  // time of the current file's first outcome
 };

@@ -45,7 +45,8 @@ namespace holdfast {
   X(snapshot_not_found, 32, "no snapshot of this id")                                                \
   X(too_many_snapshots, 33, "the region has as many snapshots as it may")                            \
   X(snapshot_in_progress, 34, "a snapshot of the region is being made")                              \
-  X(region_adopted, 35, "the region is an operator's own file, which stays in its place")
+  X(region_adopted, 35, "the region is an operator's own file, which stays in its place")            \
+  X(unfinished, 36, "the change is committed, and the next start finishes it")
 
 enum class Code : uint16_t {
 #define X(name, number, text) name = number,

@@ -875,7 +875,7 @@ int Store::checkpoint(bool everything) {
     dirty.emplace_back(region, region->visible_generation);
     region->dirty = false;
   }
-  std::vector<uint8_t> outcomes = outcomes_.encode(from, next.lsn);
+  std::vector<uint8_t> outcomes = outcomes_.encode(next.lsn);
   lock.unlock();
 
   for (auto& [region, generation] : dirty) {
@@ -899,7 +899,7 @@ int Store::checkpoint(bool everything) {
     advance_applied();
     lock.unlock();
   }
-  if (!error && !HOLDFAST_MUTANT("checkpoint_drops_outcomes")) error = outcomes_.save(outcomes);
+  if (!error && !HOLDFAST_MUTANT("checkpoint_drops_outcomes")) error = outcomes_.save(outcomes, next.lsn);
   if (!error) error = journal_.write_checkpoint(next);
   HOLDFAST_FAILPOINT("checkpoint_done");
 

@@ -425,7 +425,7 @@ int Store::fresh_chain() {
     next.regions.push_back({region->meta.incarnation, region->visible_generation});
   }
   if (int error = save_redo(faulted_regions(), head_.lsn)) return error;
-  if (int error = outcomes_.save(outcomes_.encode(next.lsn, head_.lsn))) return error;
+  if (int error = outcomes_.save(outcomes_.encode(head_.lsn), head_.lsn)) return error;
   next.sequence++;
   next.lsn = head_.lsn;
   next.position = head_.position;

@@ -121,7 +121,7 @@ uint64_t Store::change_bytes(size_t regions, size_t payload_bytes, const Conditi
 // Waits until nothing is pending and the ring has room for a record of `bytes`; then the caller may change regions, for
 // as long as it keeps the lock. The lock is let go meanwhile: on ok, look at everything again.
 Code Store::become_quiet(Lock& lock, uint64_t bytes) {
-  if (unfinished_) return Code::io_error;
+  if (unfinished_) return Code::flush_failed;
   changes_waiting_++;  // batches that would have to wait for a sync stand back, or there would always be another one
   Code code = Code::ok;
   while (code == Code::ok && !quiet(bytes)) {
@@ -180,8 +180,8 @@ Code Store::publish_change(RecordKind kind, std::span<const RecordRegion> named,
   critical_end();
   if (error) {
     fault_after_sync_error(error);
-    *detail = strerror(error);
-    return Code::flush_failed;
+    fail(detail, error, "the journal could not be made durable; if the machine lives until then, the next start will");
+    return Code::unfinished;
   }
   durable_ = head_.lsn;
   HOLDFAST_FAILPOINT("change_synced");
@@ -193,7 +193,8 @@ Code Store::publish_change(RecordKind kind, std::span<const RecordRegion> named,
 Code Store::leave_unfinished(const ChainEnd& before, int error, const std::string& what, std::string* detail) {
   unfinished_ = before;
   advance_applied();
-  return fail(detail, error, what + "; the next start will");
+  fail(detail, error, what + "; the next start will");
+  return Code::unfinished;
 }
 
 int Store::write_meta(const File& directory, const RegionMeta& meta) {
@@ -514,10 +515,9 @@ Code Store::remove(const std::string& name, const Conditions& conditions, MetaRe
   // The blocks go without the lock: a large file takes its time.
   int error = remove_tree_at(root_, old_name(region->meta.incarnation));
   if (!error) error = remove_tree_at(root_, old_snapshots_name(region->meta.incarnation));
-  if (error)
-    return fail(detail, error,
-                "region " + name + " is gone, but its files can't be unlinked; the next start tries again");
-  return Code::ok;
+  if (!error) return Code::ok;
+  fail(detail, error, "region " + name + " is gone, but its files can't be unlinked; the next start will");
+  return Code::unfinished;
 }
 
 int Store::apply_remove(const std::shared_ptr<Region>& region) {

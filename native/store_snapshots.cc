@@ -294,9 +294,10 @@ Code Store::remove_snapshot(const std::string& name, uint64_t id, const Conditio
     result->removed = true;
     result->snapshot = std::move(snapshot);
   }
-  if (int error = remove_tree_at(root_, old_name(id)))
-    return fail(detail, error, "the snapshot is gone, but its files can't be unlinked; the next start tries again");
-  return Code::ok;
+  const int error = remove_tree_at(root_, old_name(id));
+  if (!error) return Code::ok;
+  fail(detail, error, "the snapshot is gone, but its files can't be unlinked; the next start will");
+  return Code::unfinished;
 }
 
 int Store::apply_forget(const Snapshot& snapshot) {
@@ -420,10 +421,10 @@ Code Store::restore(const std::string& name, uint64_t id, const Conditions& cond
   // The blocks go without the lock: a large file takes its time.
   const uint64_t old = region->meta.incarnation;
   region.reset();
-  if (int failed = remove_tree_at(root_, old_name(old)))
-    return fail(detail, failed,
-                "region " + name + " is restored, but its old files can't be unlinked; the next start tries again");
-  return Code::ok;
+  error = remove_tree_at(root_, old_name(old));
+  if (!error) return Code::ok;
+  fail(detail, error, "region " + name + " is restored, but its old files can't be unlinked; the next start will");
+  return Code::unfinished;
 }
 
 // ---- looking ----

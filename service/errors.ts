@@ -201,6 +201,7 @@ export const problemOfStoreCode: Readonly<Record<string, ProblemCode>> = {
   too_many_snapshots: "insufficient-storage",
   snapshot_in_progress: "snapshot-in-progress",
   region_adopted: "region-adopted",
+  unfinished: "flush-failed",
 };
 
 export interface ProblemOptions {
@@ -276,7 +277,8 @@ export function toProblem(error: unknown): Problem | undefined {
     if (code === "internal") return undefined;
     const failures =
       error.code === "durability_unavailable" ? [{ pointer: "/durability", code: "durability-unavailable" }] : [];
-    return new Problem(code, error.detail === "" ? undefined : error.detail, { failures });
+    const committed = error.code === "unfinished";
+    return new Problem(code, error.detail === "" ? undefined : error.detail, { failures, committed });
   }
   return undefined;
 }

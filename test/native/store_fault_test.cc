@@ -603,10 +603,10 @@ void full_disks() {
         const auto life = [&](Client& c) {
           make_two(c, Durability::ordered);
           failpoint::arm(one.point, nullptr);
-          CHECK_EQ(one.change(c), Code::io_error);
+          CHECK_EQ(one.change(c), Code::unfinished);
           CHECK(c.detail.find("next start") != std::string::npos);
           disarm();
-          CHECK_EQ(c.create("more", kSize, Durability::fast), Code::io_error);
+          CHECK_EQ(c.create("more", kSize, Durability::fast), Code::flush_failed);
           CHECK_EQ(c.write("other", 1, "goes on"), Code::ok);
           c.store->flush_step();
           CHECK_EQ(c.store->checkpoint_step(), 0);
