@@ -2,7 +2,7 @@
 //
 //   npm run proofs                        lists them
 //   npm run proofs -- all                 each, one after the other: a quarter of an hour
-//   npm run proofs -- NAME --long         one at the length of the longest run there was: half an hour on a busy machine
+//   npm run proofs -- NAME --long         one at the length of the longest run there was: up to an hour
 //   npm run proofs -- NAME [OPTION...]    one; its own options (--help) in the place of the usual ones, for a look
 import { spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -35,19 +35,21 @@ export const proofs = {
     how: "SIGKILLs under eight clients with a ledger outside of the service: every answered batch there, the others whole or absent, retries with their key exactly once",
     counted: { kills: "kills" },
     ...test("crash/kill", "--kills=400"),
+    long: ["--kills=10000"],
   },
   "power-cuts": {
     promise: "nor a power cut",
     how: "a FUSE disk with a volatile cache, a loop device, ext4 and xfs; a cut keeps a random part of what was not flushed, also in recoveries. Controls that must fail: no barriers, apply before the sync",
     counted: { cuts: "cuts" },
     ...rig("power_cut", "--cuts=1000"),
+    long: ["--cuts=10000"],
   },
   "page-versions": {
     promise: "nor a disk that writes pages in any order",
     how: "every store and every sync of a run is recorded; what a power cut may leave is built: each page at any version since its last sync, some torn at 512 bytes, also in recoveries; no privileges",
     counted: { states: "states" },
     ...rig("page_versions", "--states=10000"),
-    long: ["--states=400000", "--each=100"],
+    long: ["--states=1000000", "--each=100"],
   },
   models: {
     promise: "no order of events breaks the protocol",
