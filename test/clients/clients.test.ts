@@ -49,18 +49,27 @@ t.teardown(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
+let marks = 0;
+
+/** How many lines the service had logged when everything before this call was answered, and this call's own request. */
+async function mark(): Promise<number> {
+  const path = `/v1/regions/mark-${++marks}`;
+  await run("curl", ["--silent", "--output", "/dev/null", new URL(path, url).href]);
+  // Lines come in the order of their requests' ends, and this one is the last.
+  return service.when("the line of the mark", () => {
+    const found = service.lines.findIndex((line) => line.path === path);
+    return found < 0 ? undefined : found + 1;
+  });
+}
+
 /** What the service answered to GETs of the region while `work` ran, as its access log has it. */
 async function answers(work: () => Promise<unknown>): Promise<unknown[]> {
   const path = new URL(url).pathname;
-  const all = () => service.lines.filter(({ message, method }) => message === "request" && method === "GET");
-  const before = all().length;
+  const from = await mark();
   await work();
-  // Lines come in the order of their requests' ends, and this one is the last.
-  await run("curl", ["--silent", "--output", "/dev/null", `${url}?download=1`]);
-  await service.when("the last line", () => all().length > before && all().at(-1)?.status === 200);
-  return all()
-    .slice(before, -1)
-    .filter((line) => line.path === path)
+  return service.lines
+    .slice(from, await mark())
+    .filter((line) => line.message === "request" && line.method === "GET" && line.path === path)
     .map(({ status }) => status);
 }
 
