@@ -52,6 +52,7 @@ struct Expected {
   bool exists = true;
   std::string labels = "{}";
   std::vector<std::vector<uint8_t>> snapshots = {};  // their bytes, by age
+  bool sparse = false;                               // its blocks are reserved by the batches that need them
   bool operator==(const Expected&) const = default;
 };
 using World = std::vector<Expected>;

@@ -963,12 +963,13 @@ void finish(Episode* episode) {
   }
 }
 
-World start_world(const Mode& mode) {
+World start_world(const Mode& mode, Random& random) {
   World world(4);
   world[0] = {"a", mode.a, std::vector<uint8_t>(12328, 0), 0, true};
   world[1] = {"b", mode.b, std::vector<uint8_t>(8199, 0), 0, true};
   world[2] = {"c", mode.c, std::vector<uint8_t>(13, 0), 0, true};
   world[3] = {"spare", mode.a, std::vector<uint8_t>(64, 0), 0, false};
+  for (Expected& region : world) region.sparse = random.chance(30);
   return world;
 }
 
@@ -979,7 +980,7 @@ std::shared_ptr<const Episode> batch_episode(const Shape& shape, const Mode& mod
   episode->shape = shape.name;
   episode->mode = std::string(mode.name) + (keyed ? " with a key" : "") + (at_ring_end ? " at the ring's end" : "");
   episode->seed = seed;
-  episode->start = start_world(mode);
+  episode->start = start_world(mode, random);
   episode->start[3].exists = at_ring_end;
   World world = episode->start;
   const auto add = [&](Act act, bool stepped) -> Action& {
@@ -1018,7 +1019,7 @@ std::shared_ptr<const Episode> region_episode(const Mode& mode, uint64_t seed) {
   episode->shape = kRegionChanges;
   episode->mode = mode.name;
   episode->seed = seed;
-  episode->start = start_world(mode);
+  episode->start = start_world(mode, random);
   episode->start[kC].exists = false;
   const bool keyed = random.chance(50);
   const auto add = [&](Act act, uint32_t region, uint64_t size) -> Action& {
@@ -1078,7 +1079,7 @@ std::shared_ptr<const Episode> snapshot_episode(const Mode& mode, uint64_t seed)
   episode->shape = kSnapshots;
   episode->mode = mode.name;
   episode->seed = seed;
-  episode->start = start_world(mode);
+  episode->start = start_world(mode, random);
   const bool keyed = random.chance(50);
   const auto add = [&](Act act, bool stepped = true) -> Action& {
     episode->actions.emplace_back();

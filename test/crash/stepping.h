@@ -43,6 +43,7 @@ inline RegionMeta meta_of(const Expected& region) {
   meta.name = region.name;
   meta.size = region.bytes.size();
   meta.durability = region.durability;
+  if (region.sparse) meta.flags |= kMetaSparse;
   return meta;
 }
 
