@@ -10,8 +10,15 @@ import { createInterface } from "node:readline";
 import { build } from "./build.mjs";
 import { at, fail, filesBelow, root, run, say } from "./tools.mjs";
 
-// These share a process's worth of CPU well. All other folders kill, stop and time processes: one at a time.
-const parallelFolders = ["dist/test/unit/", "dist/test/http/"];
+// Two at a time: what computes, or waits, without an eye on the clock. All others kill, stop and time processes.
+const parallel = [
+  "dist/test/unit/",
+  "dist/test/http/",
+  "dist/test/model/",
+  "dist/test/crash/mutants.",
+  "dist/test/crash/page-versions.",
+  "dist/test/crash/single-step.",
+];
 
 if (!existsSync(at("node_modules/.package-lock.json"))) fail('nothing is installed yet: run "npm ci" first.');
 
@@ -27,7 +34,7 @@ await build(["release", "debug", "ts", "programs", "fuzzers"]);
 const patterns = process.argv.slice(2);
 const files = filesBelow("dist/test", (path) => path.endsWith(".test.js")).sort();
 const chosen = files.filter((path) => patterns.length === 0 || patterns.some((pattern) => path.includes(pattern)));
-const isParallel = (path) => parallelFolders.some((folder) => path.startsWith(folder));
+const isParallel = (path) => parallel.some((start) => path.startsWith(start));
 
 // One number for all of them repeats the whole run; test/seed.ts and test/native/check.h read it.
 const seed = process.env.HOLDFAST_SEED ?? String(randomInt(2 ** 31));

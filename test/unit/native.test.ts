@@ -37,9 +37,11 @@ const programs = readdirSync(new URL("test/native/", root))
   .map((file) => file.slice(0, -".cc".length))
   .sort();
 
+// Much of their time they wait, for the disk and for processes that they have killed.
+t.jobs = 2;
 for (const program of programs) {
   for (const variant of program === threaded ? [...variants, "tsan"] : variants) {
-    t.test(`${program} (${variant})`, async (t) => {
+    t.test(`${program} (${variant})`, { buffered: true }, async (t) => {
       const { stdout, stderr, how } = await runToEnd(new URL(`build/test-native/${variant}/${program}`, root));
       let points = 0;
       let failed = 0;
