@@ -42,7 +42,7 @@ class SnapshotCopy {
   SnapshotCopy(const File& to, uint64_t size);
   // Under the store's lock, before a batch stores to the range: saves what nobody has taken.
   void save(const Mapping& from, uint64_t offset, uint64_t length);
-  // Under the store's lock: takes what nobody has taken of a range that starts at a page.
+  // Under the store's lock: takes what nobody has taken of a range of whole pages; the last one may reach beyond the end.
   std::vector<Span64> take(uint64_t offset, uint64_t length);
   // Under the store's lock: of the first save() that failed. Nothing is saved from then on.
   int error() const { return error_; }
