@@ -1,7 +1,7 @@
 // scripts/proofs.mjs - a proof at length, and its figures: into test/proofs.json, and from there into README's table.
 //
 //   npm run proofs                        lists them
-//   npm run proofs -- all                 each, one after the other: a quarter of an hour
+//   npm run proofs -- all                 each, one after the other: half an hour
 //   npm run proofs -- NAME --long         one at the length of the longest run there was: up to an hour
 //   npm run proofs -- NAME [OPTION...]    one; its own options (--help) in the place of the usual ones, for a look
 import { spawn } from "node:child_process";
@@ -56,6 +56,18 @@ export const proofs = {
     how: "the gate, and publish, apply, checkpoint and recovery with kills and power cuts, in Promela: every state, by spin",
     counted: { states: "states" },
     ...test("model/model"),
+  },
+  "http-model": {
+    promise: "a batch does what it says",
+    how: "random batches of every operation, guard and overflow policy, over HTTP and in a plain model in memory: the same answers, refusals and bytes, in each durability",
+    counted: { batches: "batches" },
+    ...test("http/model", "--runs=1000"),
+  },
+  "http-inputs": {
+    promise: "no request is answered by a 5xx",
+    how: "each operation of openapi.json with inputs made from its schemas, and with the same ones spoilt; each answer is held against the document",
+    counted: { inputs: "inputs" },
+    ...test("http/fuzz", "--runs=600"),
   },
   fuzz: {
     promise: "no bytes do harm",

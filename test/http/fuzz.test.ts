@@ -1,10 +1,14 @@
 // Every operation of the document with inputs made from its own schemas, and with the same inputs spoilt: none makes a 5xx,
 // and every answer is one that the document allows (the fixture holds each against it).
+//
+//   npm run proofs -- http-inputs         tens of thousands of inputs, their figures into test/proofs.json
+//   node dist/test/http/fuzz.test.js [--runs=N]
 import fc from "fast-check";
 import { framed } from "../../service/batch-stream.js";
 import { BatchEncoder } from "../../service/store/batch-encoder.js";
 import type { Document, Media, Operation, Schema } from "../contract.js";
 import { type Fixture, storeTest } from "../fixture.js";
+import { runsOr } from "../length.js";
 import { seedOf } from "../seed.js";
 
 type Json = null | boolean | number | string | Json[] | { [member: string]: Json };
@@ -14,7 +18,7 @@ interface Input {
   body: string | Buffer | undefined;
 }
 
-const runs = 40;
+const runs = runsOr(40);
 const regionBytes = 256;
 /** Stands for the id of the snapshot that there is when the request is sent. */
 const anySnapshot = "0000000000000001";
@@ -276,6 +280,7 @@ storeTest(
         t.pass(`${operation.operationId}: ${told.join(", ")}`);
       }
     }
+    t.comment(`figures: ${JSON.stringify({ inputs: tried, failures: 0, seed })}`);
     t.ok(
       succeeded > tried / 5,
       `${succeeded} of ${tried} inputs were carried out: enough to get behind the first checks`,

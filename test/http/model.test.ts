@@ -1,11 +1,15 @@
 // Random batches over HTTP against the model: the same answers, the same refusals, the same bytes, in every durability.
+//
+//   npm run proofs -- http-model          tens of thousands of batches, their figures into test/proofs.json
+//   node dist/test/http/model.test.js [--runs=N]
 import fc from "fast-check";
 import { batch as batchArbitrary, regionBytes } from "../arbitraries.js";
 import { type Answer, type Fixture, storeTest } from "../fixture.js";
+import { runsOr } from "../length.js";
 import { type Batch, type Expected, RegionModel } from "../model.js";
 import { seedOf } from "../seed.js";
 
-const runs = 60;
+const runs = runsOr(60);
 const batchesPerRun = 12;
 
 function compare(expected: Expected, { status, json }: Answer): string | undefined {
@@ -64,6 +68,8 @@ for (const durability of ["fast", "ordered", "durable"]) {
       { numRuns: runs, seed },
     );
     t.comment(`answers by status: ${JSON.stringify(counts)}`);
+    const batches = Object.values(counts).reduce((sum, count) => sum + count, 0);
+    t.comment(`figures: ${JSON.stringify({ batches, failures: 0, seed })}`);
     for (const status of [200, 409, 412, 422]) t.ok((counts[status] ?? 0) > 0, `${status} was met`);
   });
 }
