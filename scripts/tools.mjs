@@ -62,6 +62,29 @@ export function modifiedAt(path) {
   return statSync(at(path), { throwIfNoEntry: false })?.mtimeMs ?? 0;
 }
 
+/** When a process began, in clock ticks since the machine's start; undefined where /proc does not show it. */
+function startOf(pid) {
+  try {
+    // The name, in parentheses, may have spaces and parentheses of its own.
+    return readFileSync(`/proc/${pid}/stat`, "latin1").replace(/^.*\)/s, "").split(" ")[20];
+  } catch {
+    return undefined;
+  }
+}
+
+/** False too when the process has only the number of the one that wrote `owner`, which a lock from before a restart names. */
+function isAlive(owner) {
+  const [pid, start] = owner.split(" ");
+  try {
+    process.kill(Number(pid), 0);
+  } catch (error) {
+    // EPERM: it is there, and somebody else's.
+    if (error.code === "ESRCH") return false;
+  }
+  const startNow = startOf(pid);
+  return start === undefined || startNow === undefined || start === startNow;
+}
+
 /** Runs `work` while no other process of this tree builds. A lock whose owner is gone is taken over. */
 export async function withBuildLock(work) {
   mkdirSync(at("build"), { recursive: true });
@@ -70,21 +93,25 @@ export async function withBuildLock(work) {
   for (;;) {
     try {
       const fd = openSync(path, "wx");
-      writeSync(fd, String(process.pid));
+      writeSync(fd, `${process.pid} ${startOf(process.pid) ?? ""}`.trim());
       closeSync(fd);
       break;
     } catch (error) {
       if (error.code !== "EEXIST") throw error;
     }
-    let owner = "";
+    let owner;
     try {
       owner = readFileSync(path, "utf8");
-      if (owner !== "") process.kill(Number(owner), 0);
     } catch (error) {
-      if (error.code === "ESRCH") rmSync(path, { force: true });
+      if (error.code === "ENOENT") continue;
+      throw error;
+    }
+    // Empty: it was made a moment ago.
+    if (owner !== "" && !isAlive(owner)) {
+      rmSync(path, { force: true });
       continue;
     }
-    if (!told) say(`waiting for process ${owner || "?"}, which is building this tree`);
+    if (!told) say(`waiting for process ${owner.split(" ")[0] || "?"}, which is building this tree`);
     told = true;
     await sleep(200);
   }
