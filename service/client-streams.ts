@@ -38,11 +38,13 @@ function until(signal: AbortSignal | undefined, opened: Opened): () => void {
   };
 }
 
-/** Undefined, when `signal` is aborted. */
-function aborted(signal: AbortSignal | undefined): Promise<undefined> {
-  return new Promise((resolve) => {
-    if (signal?.aborted) resolve(undefined);
-    signal?.addEventListener("abort", () => resolve(undefined), { once: true });
+/** What `promise` gives; undefined when `signal` is aborted first. Nothing is left on the signal, which may outlive many waits. */
+function unlessAborted<Result>(signal: AbortSignal | undefined, promise: Promise<Result>): Promise<Result | undefined> {
+  return new Promise((resolve, reject) => {
+    const cut = () => resolve(undefined);
+    if (signal?.aborted) cut();
+    else signal?.addEventListener("abort", cut, { once: true });
+    promise.then(resolve, reject).finally(() => signal?.removeEventListener("abort", cut));
   });
 }
 
@@ -244,10 +246,9 @@ export async function* sendBatches<Batch, Body>(
 ): AsyncGenerator<StreamedAnswer<Body>, void, void> {
   const { signal } = options;
   const source = new Source(batches);
-  const stop = aborted(signal);
   let index = 0;
   try {
-    while ((await Promise.race([source.peek(), stop]))?.done !== true) {
+    while ((await unlessAborted(signal, source.peek()))?.done !== true) {
       if (signal?.aborted) return;
       const segment = new Segment(source);
       const retries = new Retries(options);

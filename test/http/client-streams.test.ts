@@ -1,6 +1,7 @@
 // The typed client's streams: changes as they come, and many batches over one connection, over wires that lose connections and
 // a service that is killed; and the README's examples, as they are printed.
 import { execFile } from "node:child_process";
+import { getEventListeners } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
@@ -175,6 +176,22 @@ t.test("against the service", { timeout: 120_000 }, async (t) => {
     for await (const _ of client.stream("commitBatch", demo, never(), { signal: stop.signal })) stop.abort();
     t.equal(await cellOf(client, 56), "2");
     t.strictSame(await failureOf(client.stream("commitBatch", demo, [])), undefined, "nothing at all");
+  });
+
+  // Each stream left a listener on it, and each 4,096 lines something that waited for it, for as long as the signal lived.
+  await t.test("nothing is left on a signal that outlives its streams", async (t) => {
+    const { signal } = new AbortController();
+    for (const batches of [[], [add(64)], Array.from({ length: 4100 }, () => add(64))]) {
+      let answers = 0;
+      let listenersMax = 0;
+      for await (const _ of client.stream("commitBatch", demo, batches, { signal })) {
+        answers += 1;
+        listenersMax = Math.max(listenersMax, getEventListeners(signal, "abort").length);
+      }
+      t.equal(answers, batches.length);
+      t.ok(listenersMax <= 1, "that of the connection");
+      t.strictSame(getEventListeners(signal, "abort"), []);
+    }
   });
 
   await t.test("a stream that is refused as a whole", async (t) => {
