@@ -37,7 +37,7 @@ Stops and kills a service, restarts it on the same data, and judges what is ther
 
 The engine is the one at DOCKER_HOST or CONTAINER_HOST (unix sockets only). A backend that is not there is skipped, and
 fails the run if CI is set. The last line counts scenarios, once for each backend.
-Exit code: 0 all passed, 1 something failed, 2 something could not be told, 64 flags that can't be used.
+Exit code: 0 all passed, 1 something failed, 2 something could not be told or ^C ended it, 64 flags that can't be used.
 `;
 
 const reader = new Flags("drill");
@@ -113,17 +113,18 @@ const groups: Group[] = [];
 const missing: string[] = [];
 /** What was asked for by its name and can't be done. */
 const unfit: string[] = [];
-let interrupted = false;
-process.once("SIGINT", () => {
-  interrupted = true;
-  process.stderr.write("\ndrill: ending after this cycle\n");
-});
-
 if (flags.wall) {
   const { passed, failed } = await wall(seed, cycles);
   process.stdout.write(`${countsOf(passed, failed)}\n`);
   process.exit(failed === 0 ? 0 : 1);
 }
+let interrupted = false;
+const cutShort = "it was interrupted, and the rest was not run";
+process.once("SIGINT", () => {
+  interrupted = true;
+  process.stderr.write("\ndrill: ending after this cycle\n");
+});
+
 process.stdout.write(`drill: seed ${seed}, ${cycles} cycles each\n`);
 for (const name of chosenBackends) {
   const backend = makeBackend(name, environment, {
@@ -187,12 +188,19 @@ for (const name of chosenBackends) {
 const judged = groups.filter(({ isReference }) => !isReference);
 const verdicts = judged.map(verdictOf);
 const fails = verdicts.filter((verdict) => verdict === "fail").length + (process.env.CI ? missing.length : 0);
+// What an interrupted run left out could have failed.
 const unknowns =
-  verdicts.filter((verdict) => verdict === "unknown").length + unfit.length + Number(judged.length === 0);
-writeFileSync(reportPath, reportOf(groups, { seed, at: new Date(), skipped: [...missing, ...unfit] }));
+  verdicts.filter((verdict) => verdict === "unknown").length +
+  unfit.length +
+  Number(judged.length === 0) +
+  Number(interrupted);
+writeFileSync(
+  reportPath,
+  reportOf(groups, { seed, at: new Date(), skipped: [...missing, ...unfit, ...(interrupted ? [cutShort] : [])] }),
+);
 const counted = judged.reduce((total, group) => total + group.cycles.length, 0);
 process.stdout.write(
   `drill: ${fails > 0 ? "FAIL" : unknowns > 0 ? "unknown" : "pass"}: ${counted} cycles, ${fails} failed, ` +
-    `${unknowns} could not be told; ${reportPath}\n${countsOf(verdicts.filter((verdict) => verdict === "pass").length, fails + unknowns)}\n`,
+    `${unknowns} could not be told${interrupted ? `; ${cutShort}` : ""}; ${reportPath}\n${countsOf(verdicts.filter((verdict) => verdict === "pass").length, fails + unknowns)}\n`,
 );
 process.exit(fails > 0 ? 1 : unknowns > 0 ? 2 : 0);
