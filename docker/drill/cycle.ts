@@ -326,7 +326,6 @@ export class Drilled {
     for (const attempt of load.attempts) {
       const what = kindOf(attempt);
       if (what !== "other") record[what] += 1;
-      if (attempt.code !== null) record.errors[attempt.code] = (record.errors[attempt.code] ?? 0) + 1;
       if (attempt.endedAt > zero - 150 && attempt.startedAt < zero + 600 && record.timeline.length < 1500) {
         record.timeline.push([
           attempt.client,
@@ -336,9 +335,12 @@ export class Drilled {
         ]);
       }
     }
+    for (const { code } of [...load.attempts, ...load.readAttempts]) {
+      if (code !== null) record.errors[code] = (record.errors[code] ?? 0) + 1;
+    }
     const { patience } = this.subject;
     const stop = patience === undefined ? undefined : stopTimes(lines, zero, patience);
-    const drops = dropsOf(load.attempts, stop, patience?.silentMs ?? 0);
+    const drops = dropsOf(load, stop, patience?.silentMs ?? 0);
     record.dropped = drops.all.length;
     record.droppedFresh = drops.fresh;
     record.droppedLate = drops.late;

@@ -8,7 +8,7 @@
 //   - All others are waited for until the patience is over: `bodyGraceMs` after the signal, and never sooner than
 //     `bodyGraceMs - lameDuckMs` after the listener was closed.
 import type { Line } from "./backends.js";
-import type { Attempt } from "./load.js";
+import type { Attempt, Load } from "./load.js";
 
 /** How long the drilled service waits for whom, by its settings, in milliseconds. */
 export interface Patience {
@@ -56,11 +56,15 @@ export function stopTimes(lines: readonly Line[], markedAt: number, patience: Pa
   return { heardAt: heard.at, closedAt: closed.at, patientUntil };
 }
 
-/** Of all attempts of a load. Where the times are not known, nothing is excused as late. */
-export function dropsOf(attempts: readonly Attempt[], stop: StopTimes | undefined, silentMs: number): Drops {
+/** Of all attempts of a load, the readers' too. Where the times are not known, nothing is excused as late. */
+export function dropsOf(
+  { attempts, readAttempts }: Pick<Load, "attempts" | "readAttempts">,
+  stop: StopTimes | undefined,
+  silentMs: number,
+): Drops {
   const drops: Drops = { all: [], fresh: 0, late: 0 };
   const previous = new Map<number, Attempt>();
-  for (const attempt of attempts) {
+  for (const attempt of [...attempts, ...readAttempts]) {
     const before = previous.get(attempt.client);
     previous.set(attempt.client, attempt);
     if (attempt.status !== null || attempt.connectedAt === null) continue;

@@ -69,6 +69,8 @@ export interface LoadOptions {
 /** A load under way. stop() resolves when the last client has been answered or given up. */
 export class Load {
   readonly attempts: Attempt[] = [];
+  /** Of the readers, which are clients of their own: numbered on from those that send. */
+  readonly readAttempts: Attempt[] = [];
   /** Answers that no client of a healthy service gets. */
   readonly unexpected: string[] = [];
   /** Batches that a persistent client gave up. */
@@ -88,7 +90,7 @@ export class Load {
   ) {
     const clients = Array.from({ length: options.connections }, (_, client) => this.#client(client));
     const readers = Array.from({ length: options.plainPath === undefined ? (options.readers ?? 1) : 0 }, (_, at) =>
-      this.#reader(at % Math.max(1, options.connections)),
+      this.#reader(options.connections + at, at % Math.max(1, options.connections)),
     );
     this.#clients = [...clients, ...readers];
   }
@@ -137,15 +139,18 @@ export class Load {
   }
 
   // One range, so one point in time: both stamps of a client's cell are of the same batch.
-  async #reader(client: number): Promise<void> {
+  async #reader(client: number, cell: number): Promise<void> {
     const service = clientOf(this.target);
-    const from = client * cellBytes;
+    const from = cell * cellBytes;
     const headers = { range: `bytes=${from}-${from + cellBytes - 1}` };
+    const onAttempt = (attempt: WireAttempt): void => {
+      this.readAttempts.push({ ...attempt, client });
+    };
     let generation = 0;
     while (!this.#stopping) {
       const path = { region: regionNames(this.ledger.epoch).cells };
       try {
-        const answer = await service.call("getContent", { path, headers });
+        const answer = await service.call("getContent", { path, headers }, { onAttempt });
         this.reads += 1;
         if (isMixed(answer.body)) this.mixedReads += 1;
         const seen = Number(answer.headers["region-generation"]);

@@ -48,7 +48,7 @@ t.test(`${stops} stops under ${clients} keep-alive clients`, { timeout: 180_000 
     answered += load.acknowledged;
     refused += load.attempts.filter(({ status }) => status === 503).length;
     const lines = service.lines.map((json) => ({ atMs: 0, text: "", json }));
-    const drops = dropsOf(load.attempts, stopTimes(lines, 0, patience), patience.silentMs);
+    const drops = dropsOf(load, stopTimes(lines, 0, patience), patience.silentMs);
     // What nobody promised to wait for is told, and is no loss.
     const timesOf = ({ startedAt, sentAt, endedAt, code }: Attempt) => ({ startedAt, sentAt, endedAt, code });
     if (drops.all.length > 0)

@@ -1,9 +1,13 @@
 // A stop with the event loop 229 ms late dropped 33 requests, and the drill passed it: it counted the service's patience from
 // the signal, and called each of them late.
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import t from "tap";
 import type { Line } from "../../docker/drill/backends.js";
 import { dropsOf, stopTimes, wrongIn } from "../../docker/drill/drops.js";
-import type { Attempt } from "../../docker/drill/load.js";
+import { Ledger } from "../../docker/drill/ledger.js";
+import { type Attempt, Load } from "../../docker/drill/load.js";
 import { defaultSubject } from "../../docker/drill/scenarios.js";
 
 const patience = defaultSubject.patience!;
@@ -42,7 +46,7 @@ const answered = (client: number, startedMs: number): Attempt => ({
   code: null,
 });
 const judged = (attempts: Attempt[], lines: Line[]) =>
-  dropsOf(attempts, stopTimes(lines, signalAt, patience), patience.silentMs);
+  dropsOf({ attempts, readAttempts: [] }, stopTimes(lines, signalAt, patience), patience.silentMs);
 
 t.test("behind a busy event loop the service's patience is as late, and so is the judge's", async (t) => {
   const attempts = Array.from({ length: 33 }, (_, client) => lost(client, 300 + client * 5, false));
@@ -98,3 +102,23 @@ t.test(
     t.equal(wrongIn(drops), undefined);
   },
 );
+
+// A stop that reset every connection of the readers passed: nobody wrote down what they were told.
+t.test("a reader whose connection is reset is a drop like any other, and no batch of anybody", async (t) => {
+  let asked = 0;
+  const server = createServer(({ socket }) => {
+    asked += 1;
+    socket.resetAndDestroy();
+  }).listen(0, "127.0.0.1");
+  t.teardown(() => server.close());
+  await once(server, "listening");
+  const target = { host: "127.0.0.1", port: (server.address() as AddressInfo).port };
+  const load = new Load(target, new Ledger(), { connections: 0, readers: 2 });
+  while (asked < 6) await once(server, "request");
+  await load.stop();
+  t.strictSame(load.attempts, []);
+  t.strictSame([...new Set(load.readAttempts.map(({ client }) => client))], [0, 1], "each on a connection of its own");
+  const drops = dropsOf(load, undefined, patience.silentMs);
+  t.match(drops, { fresh: asked, late: 0 });
+  t.match(wrongIn(drops), new RegExp(`^${asked} requests on open connections were not answered in time`));
+});
