@@ -218,7 +218,11 @@ function named(info: NativeInfo): RegionInfo {
   };
 }
 
-const numberOf = (durability: Durability): number => durabilities.indexOf(durability) + 1;
+function numberOf(durability: Durability): number {
+  const index = durabilities.indexOf(durability);
+  if (index < 0) throw new RangeError(`there is no durability ${String(durability)}`);
+  return index + 1;
+}
 
 const codeNames = new Map(Object.entries(codes).map(([name, code]) => [code, name]));
 

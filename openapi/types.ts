@@ -217,6 +217,36 @@ export interface Operations {
     answer: Region;
   };
   /**
+   * Delete a region
+   */
+  deleteRegion: {
+    path: {
+      /**
+       * Name of the region. Never contains `..`.
+       */
+      region: string;
+    };
+    headers?: {
+      /**
+       * Only if the region's entity tag is one of these.
+       */
+      "if-match"?: string;
+      /**
+       * Only if the region's entity tag is none of these.
+       */
+      "if-none-match"?: string;
+      /**
+       * Only if the region is at this generation.
+       */
+      "region-if-generation"?: number;
+      /**
+       * Makes a retry exact: the same key and request get the first one's answer.
+       */
+      "idempotency-key"?: string;
+    };
+    answer: undefined;
+  };
+  /**
    * Change a region
    */
   updateRegion: {
@@ -250,36 +280,6 @@ export interface Operations {
     };
     body: RegionPatch;
     answer: Region;
-  };
-  /**
-   * Delete a region
-   */
-  deleteRegion: {
-    path: {
-      /**
-       * Name of the region. Never contains `..`.
-       */
-      region: string;
-    };
-    headers?: {
-      /**
-       * Only if the region's entity tag is one of these.
-       */
-      "if-match"?: string;
-      /**
-       * Only if the region's entity tag is none of these.
-       */
-      "if-none-match"?: string;
-      /**
-       * Only if the region is at this generation.
-       */
-      "region-if-generation"?: number;
-      /**
-       * Makes a retry exact: the same key and request get the first one's answer.
-       */
-      "idempotency-key"?: string;
-    };
-    answer: undefined;
   };
   /**
    * Make a region durable
@@ -3269,8 +3269,8 @@ export const operations: Record<
   listRegions: { method: "GET", path: "/v1/regions", mediaType: undefined, keyed: false },
   createRegion: { method: "POST", path: "/v1/regions", mediaType: "application/json", keyed: true },
   getRegion: { method: "GET", path: "/v1/regions/{region}", mediaType: undefined, keyed: false },
-  updateRegion: { method: "PATCH", path: "/v1/regions/{region}", mediaType: "application/merge-patch+json", keyed: true },
   deleteRegion: { method: "DELETE", path: "/v1/regions/{region}", mediaType: undefined, keyed: true },
+  updateRegion: { method: "PATCH", path: "/v1/regions/{region}", mediaType: "application/merge-patch+json", keyed: true },
   flushRegion: { method: "POST", path: "/v1/regions/{region}/flushes", mediaType: undefined, keyed: false },
   headContent: { method: "HEAD", path: "/v1/regions/{region}/content", mediaType: undefined, keyed: false },
   getContent: { method: "GET", path: "/v1/regions/{region}/content", mediaType: undefined, keyed: false },

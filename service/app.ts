@@ -3,10 +3,11 @@
 //
 // What is left at Fastify's default is so on purpose; each option below names what goes wrong without it.
 import { randomBytes } from "node:crypto";
+import type { ServerResponse } from "node:http";
 import Fastify, { type FastifyInstance, LogController } from "fastify";
 import { Tokens } from "./access.js";
+import { takeJson } from "./body.js";
 import type { Config } from "./config.js";
-import { verifyContentDigest } from "./digests.js";
 import { addDocumentation } from "./documentation.js";
 import { Problem } from "./errors.js";
 import { addFallbacks, answerBelowHttp, answerFrameworkError, answerRaw } from "./fallbacks.js";
@@ -83,7 +84,8 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
   app.setValidatorCompiler(lazyValidators(components));
   // Answers are made by our own code, from types: a serializer that drops what it does not know would only hide defects.
   app.setSerializerCompiler(() => JSON.stringify);
-  addJsonParser(app);
+  app.removeAllContentTypeParsers();
+  takeJson(app, "application/json");
 
   const metrics = new Metrics();
   const tokens = new Tokens(config);
@@ -174,26 +176,6 @@ function requestIdsOf(run: string): () => string {
   return () => `${run}-${(++count).toString(36)}`;
 }
 
-/** The media types of JSON that this API takes. Duplicate to Fastify's own but for what it says about a mistake. */
-function addJsonParser(app: FastifyInstance): void {
-  app.removeAllContentTypeParsers();
-  app.addContentTypeParser(
-    ["application/json", "application/merge-patch+json"],
-    { parseAs: "string" },
-    ({ headers }, text, done) => {
-      let body: unknown;
-      try {
-        body = JSON.parse(text as string);
-      } catch (error) {
-        done(new Problem("malformed-json", text.length === 0 ? "the body is empty" : (error as Error).message));
-        return;
-      }
-      if (headers["content-digest"] === undefined) done(null, body);
-      else verifyContentDigest(headers, Buffer.from(text)).then(() => done(null, body), done);
-    },
-  );
-}
-
 /**
  * A connection on which nothing moves while a request is open on it is answered 408 and closed. Node's own requestTimeout
  * bounds the whole request instead, which no limit fits: an upload may be 64 GiB long.
@@ -201,8 +183,10 @@ function addJsonParser(app: FastifyInstance): void {
 function limitIdleTime(app: FastifyInstance, idleMsMax: number): void {
   app.server.timeout = idleMsMax;
   app.server.on("timeout", (socket) => {
-    const answering = (socket as { _httpMessage?: { headersSent: boolean } | null })._httpMessage;
+    const answering = (socket as { _httpMessage?: ServerResponse | null })._httpMessage;
     if (answering?.headersSent === true) socket.destroy();
+    // It has arrived whole: what takes so long is the disk, and the answer is still to come.
+    else if (answering?.req.complete === true) return;
     else answerRaw(socket, new Problem("request-timeout"));
   });
 }

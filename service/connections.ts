@@ -9,14 +9,13 @@ import { Socket } from "node:net";
 import { Problem, problemBody } from "./errors.js";
 import { answerRaw } from "./fallbacks.js";
 import { problemType, securityHeaders } from "./headers.js";
+import { linger, lingerAfter } from "./linger.js";
 
 /**
  * A client that was answered, or connected, this shortly before the stop is expected to ask again; and any that connects
  * later has something to ask.
  */
 const expectedMs = 100;
-/** How long an answered client that still sends its body may go on before it is cut: it has to notice the answer. */
-const lingerMs = 100;
 
 interface Exchange {
   request: IncomingMessage;
@@ -86,8 +85,8 @@ export class Connections {
   closeWhenAnswered(): void {
     this.#closing = true;
     this.#closingSince = performance.now();
-    for (const [socket, connection] of this.#connections) {
-      if (connection.exchanges.size > 0) this.#closeAfterLast(socket, connection);
+    for (const connection of this.#connections.values()) {
+      if (connection.exchanges.size > 0) this.#closeAfterLast(connection);
     }
   }
 
@@ -160,7 +159,7 @@ export class Connections {
     const connection = this.#connections.get(socket);
     if (connection === undefined) return;
     connection.exchanges.add(exchange);
-    if (this.#closing) this.#closeAfterLast(socket, connection);
+    if (this.#closing) this.#closeAfterLast(connection);
     // Emitted once for each response, whether it was sent to its end or not.
     exchange.response.on("close", () => {
       if (!connection.exchanges.delete(exchange)) return;
@@ -180,18 +179,14 @@ export class Connections {
    * Only the last of several pipelined requests closes: a client ignores what comes after a `Connection: close`, and
    * would never learn of a batch that was committed.
    */
-  #closeAfterLast(socket: Socket, connection: Connection): void {
+  #closeAfterLast(connection: Connection): void {
     const exchanges = [...connection.exchanges];
     const last = exchanges.pop();
     for (const { response } of exchanges) if (!response.headersSent) response.removeHeader("connection");
     // An answer under way keeps its connection open; the next sweep ends it.
     if (last === undefined || last.response.headersSent) return;
     last.response.setHeader("connection", "close");
-    // Node calls this after the last answer.
-    socket.destroySoon = () => {
-      if (last.request.complete) Socket.prototype.destroySoon.call(socket);
-      else linger(socket);
-    };
+    lingerAfter(last.request);
   }
 
   #refuseHead(socket: Socket, connection: Connection): void {
@@ -215,18 +210,6 @@ export class Connections {
       response.end(body);
     });
   }
-}
-
-/**
- * Node closes a connection as soon as its last answer is written. With bytes of the body still unread that is a reset,
- * which can overtake the answer. So our side is closed, the rest is read, and then the connection ends.
- */
-export function linger(socket: Socket): void {
-  socket.end();
-  socket.resume();
-  const timer = setTimeout(() => socket.destroy(), lingerMs);
-  socket.once("end", () => socket.destroy());
-  socket.once("close", () => clearTimeout(timer));
 }
 
 /**

@@ -12,8 +12,12 @@ import type {
 } from "fastify";
 import { Problem, type ProblemCode, problemBody, toProblem } from "./errors.js";
 import { notKept, pathOf, problemType, securityHeaders } from "./headers.js";
+import { lingerAfter } from "./linger.js";
 import type { Log } from "./log.js";
 import type { Failure } from "./store/failure.js";
+
+/** Of a body that is refused on its head; a client that reads while it sends has its answer long before. */
+const lingerMs = 1000;
 
 export function addFallbacks(app: FastifyInstance, log: Log): void {
   const routes = new MethodTable();
@@ -48,8 +52,11 @@ function answer(reply: FastifyReply, problem: Problem): void {
   // A head that announced a body is not that of the answer.
   reply.removeHeader("content-length").removeHeader("content-disposition").removeHeader("etag");
   reply.code(problem.kind.status).headers(problem.headers).headers(notKept);
-  // What is left of the body would be taken for the next request.
-  if (!request.raw.complete && request.raw.headers["content-length"] !== undefined) reply.header("connection", "close");
+  // What is left of the body may be long, and nobody wants it.
+  if (!request.raw.complete && request.raw.headers["content-length"] !== undefined) {
+    reply.header("connection", "close");
+    lingerAfter(request.raw, lingerMs);
+  }
   reply.header("content-type", problemType).send(JSON.stringify(problemBody(problem, pathOf(request), request.id)));
 }
 

@@ -7,7 +7,7 @@ import { regionParams } from "../schemas.js";
 import type { BatchOutcome } from "../store/batches.js";
 import { unchecked } from "../validation.js";
 import { answersOf, bodyOf, streamBatches, streamsAbout, streamTypes } from "./batch-streams.js";
-import { keyOf, type RouteContext, regionOf, setRegionHeaders, setReplayed, setServerTiming } from "./context.js";
+import { jsonKeyOf, type RouteContext, regionOf, setRegionHeaders, setReplayed, setServerTiming } from "./context.js";
 import {
   bodyProblems,
   commitProblems,
@@ -113,7 +113,7 @@ function addRoutes(app: FastifyInstance, context: RouteContext): void {
       const region = regionOf(request);
       if (request.body instanceof Readable) return streamBatches(context, request, reply, region);
       const conditions = writeConditions(request.headers);
-      const key = keyOf(request, () => [JSON.stringify(request.body)]);
+      const key = jsonKeyOf(request);
       const outcome = context.batchesOf(request).run(context.store(), request.body, region, conditions, key);
       if (outcome instanceof Promise) return timed(reply, outcome, answerOne);
       answerOne(reply, outcome);
@@ -149,7 +149,7 @@ function addRoutes(app: FastifyInstance, context: RouteContext): void {
     handler: (request: FastifyRequest, reply) => {
       if (request.body instanceof Readable) return streamBatches(context, request, reply, undefined);
       refuseConditions(request.headers, "a batch over several regions has guards");
-      const key = keyOf(request, () => [JSON.stringify(request.body)]);
+      const key = jsonKeyOf(request);
       const outcome = context.batchesOf(request).run(context.store(), request.body, undefined, undefined, key);
       if (outcome instanceof Promise) return timed(reply, outcome, answerMany);
       answerMany(reply, outcome);

@@ -5,7 +5,7 @@ import { jsonType, writeConditions } from "../headers.js";
 import { type CellQuery, cellParams, cellQuery } from "../schemas.js";
 import type { BatchOutcome } from "../store/batches.js";
 import { rawCellText, typeBytes, typeNumber } from "../store/cells.js";
-import { keyOf, type RouteContext, regionOf, setRegionHeaders, setReplayed, smallBodyBytesMax } from "./context.js";
+import { jsonKeyOf, type RouteContext, regionOf, setRegionHeaders, setReplayed, smallBodyBytesMax } from "./context.js";
 import {
   bodyProblems,
   commitProblems,
@@ -84,7 +84,7 @@ export function cellRoutes(app: FastifyInstance, context: RouteContext): void {
       params: cellParams,
       querystring: cellQuery,
       headers: requestHeaders.change,
-      body: { content: { "application/json": { schema: ref("CellStore") } } },
+      body: ref("CellStore"),
       response: {
         200: json("The cell was stored.", "CellChange", { ...regionHeaders, ...replayHeader }),
         ...problems(...changeProblems),
@@ -106,7 +106,7 @@ export function cellRoutes(app: FastifyInstance, context: RouteContext): void {
       params: cellParams,
       querystring: cellQuery,
       headers: requestHeaders.change,
-      body: { content: { "application/json": { schema: ref("CellOp") } } },
+      body: ref("CellOp"),
       response: {
         200: json("The operation was done.", "CellChange", { ...regionHeaders, ...replayHeader }),
         ...problems(...changeProblems, "misaligned", "cas-mismatch", "overflow"),
@@ -123,7 +123,7 @@ export function cellRoutes(app: FastifyInstance, context: RouteContext): void {
     const offset = offsetOf(request);
     const { durability } = request.body;
     const batch = { ops: [{ ...op, offset, ...request.query }], ...(durability !== undefined && { durability }) };
-    const key = keyOf(request, () => [JSON.stringify(request.body)]);
+    const key = jsonKeyOf(request);
     const outcome = await runOne(() =>
       context.batchesOf(request).run(context.store(), batch, region, writeConditions(request.headers), key),
     );

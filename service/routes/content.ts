@@ -12,7 +12,14 @@ import { readBody } from "../body.js";
 import { acceptPatch } from "../byteranges.js";
 import { contentDigestCheck, digestField, digestOf, wantedDigest } from "../digests.js";
 import { Problem } from "../errors.js";
-import { jsonType, parseContentRange, parseRange, prefersStrict, writeConditions } from "../headers.js";
+import {
+  expectedGeneration,
+  jsonType,
+  parseContentRange,
+  parseRange,
+  prefersStrict,
+  writeConditions,
+} from "../headers.js";
 import { type ContentQuery, contentQuery, regionParams, type UploadQuery, uploadQuery } from "../schemas.js";
 import type { BatchOutcome, Wait } from "../store/batches.js";
 import { type Etag, formatEtag } from "../store/etags.js";
@@ -428,7 +435,11 @@ export function contentRoutes(app: FastifyInstance, context: RouteContext): void
     const name = regionOf(request);
     const { headers } = request;
     const durability: Durability = request.query.durability ?? "durable";
-    const key = keyOf(request, () => [String(headers["content-length"] ?? "")]);
+    // Its bytes are not here yet: of a body that its client has hashed, the hash stands for them.
+    const key = keyOf(request, () => [headers["content-length"] ?? "", String(headers["content-digest"] ?? "")]);
+    // What does not exist yet has no ETag and no generation.
+    if (headers["if-match"] !== undefined) throw new Problem("etag-mismatch");
+    if (expectedGeneration(headers) !== undefined) throw new Problem("generation-mismatch");
     checkLength(Number(headers["content-length"] ?? 0));
     const digest = contentDigestCheck(headers);
     const body = request.body as Readable | undefined;

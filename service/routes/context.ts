@@ -121,6 +121,11 @@ export function keyOf(request: FastifyRequest, parts: () => (string | Uint8Array
   return idempotencyKey(method, path, text, [url.slice(path.length), ...conditions, ...parts()]);
 }
 
+/** The same of a request whose body is JSON, or that has none. */
+export function jsonKeyOf(request: FastifyRequest): IdempotencyKey | undefined {
+  return keyOf(request, () => [JSON.stringify(request.body) ?? ""]);
+}
+
 /**
  * If-Match, Region-If-Generation and If-None-Match of a read, in that order. True is 304. @throws Problem header-invalid,
  * etag-mismatch, generation-mismatch

@@ -1,5 +1,6 @@
 // regions.ts - /v1/regions and /v1/regions/{region}: create, list, look at, change, delete, flush.
 import type { FastifyInstance } from "fastify";
+import { takeJson } from "../body.js";
 import { Problem } from "../errors.js";
 import { writeConditions } from "../headers.js";
 import { listQuery, type RegionCreate, type RegionPatch, regionCreate, regionParams, regionPatch } from "../schemas.js";
@@ -12,7 +13,7 @@ import {
   changeTerms,
   infoOf,
   isUnchanged,
-  keyOf,
+  jsonKeyOf,
   type RouteContext,
   regionOf,
   setRegionHeaders,
@@ -35,6 +36,10 @@ import {
   tags,
   writeProblems,
 } from "./describe.js";
+
+const mergePatchType = "application/merge-patch+json";
+const patchTypes = [mergePatchType, "application/json"];
+const patchContent = Object.fromEntries(patchTypes.map((type) => [type, { schema: ref(regionPatch.$id) }]));
 
 export function regionRoutes(app: FastifyInstance, context: RouteContext): void {
   const { changes, limits } = context;
@@ -75,7 +80,7 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
         "Makes a file of zeros and maps it. To create one from bytes, PUT its content with `If-None-Match: *`.",
       tags: [tags.regions],
       headers: requestHeaders.key,
-      body: { content: { "application/json": { schema: ref(regionCreate.$id) } } },
+      body: ref(regionCreate.$id),
       response: {
         201: json("The region exists.", "Region", { ...regionHeaders, ...locationHeader, ...replayHeader }),
         ...problems(...writeProblems, ...bodyProblems, ...keyProblems, "region-exists", "insufficient-storage"),
@@ -86,7 +91,7 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
       if (!isRegionName(name))
         throw invalid({ pointer: "/name", code: "validation-failed", detail: "must not contain .." });
       checkSize(size);
-      const key = keyOf(request, () => [JSON.stringify(request.body)]);
+      const key = jsonKeyOf(request);
       const answer = await context.store().create({
         name,
         size,
@@ -130,48 +135,47 @@ export function regionRoutes(app: FastifyInstance, context: RouteContext): void 
     },
   });
 
-  app.route<{ Body: RegionPatch }>({
-    method: "PATCH",
-    url: "/v1/regions/:region",
-    config: { access: "write" },
-    bodyLimit: smallBodyBytesMax,
-    schema: {
-      operationId: "updateRegion",
-      summary: "Change a region",
-      description: "A merge patch of size, labels, durability, readOnly and integrity. Shrinking needs If-Match.",
-      tags: [tags.regions],
-      params: regionParams,
-      headers: requestHeaders.change,
-      body: {
-        content: {
-          "application/merge-patch+json": { schema: ref(regionPatch.$id) },
-          "application/json": { schema: ref(regionPatch.$id) },
+  // Its own media type is JSON as well, and nowhere else.
+  app.register(async (scope) => {
+    takeJson(scope, mergePatchType);
+    scope.route<{ Body: RegionPatch }>({
+      method: "PATCH",
+      url: "/v1/regions/:region",
+      config: { access: "write", takes: patchTypes, body: { content: patchContent } },
+      bodyLimit: smallBodyBytesMax,
+      schema: {
+        operationId: "updateRegion",
+        summary: "Change a region",
+        description: "A merge patch of size, labels, durability, readOnly and integrity. Shrinking needs If-Match.",
+        tags: [tags.regions],
+        params: regionParams,
+        headers: requestHeaders.change,
+        body: ref(regionPatch.$id),
+        response: {
+          200: json("The region as it is now.", "Region", { ...regionHeaders, ...replayHeader }),
+          ...problems(
+            ...writeProblems,
+            ...bodyProblems,
+            ...keyProblems,
+            ...conditionProblems,
+            "region-not-found",
+            "precondition-required",
+            "region-faulted",
+            "insufficient-storage",
+          ),
         },
       },
-      response: {
-        200: json("The region as it is now.", "Region", { ...regionHeaders, ...replayHeader }),
-        ...problems(
-          ...writeProblems,
-          ...bodyProblems,
-          ...keyProblems,
-          ...conditionProblems,
-          "region-not-found",
-          "precondition-required",
-          "region-faulted",
-          "insufficient-storage",
-        ),
+      handler: async (request, reply) => {
+        const name = regionOf(request);
+        if (request.body.size !== undefined) checkSize(request.body.size);
+        const key = jsonKeyOf(request);
+        const answer = await changes.update(context.store(), name, request.body, {
+          ...changeConditions(writeConditions(request.headers)),
+          ...key,
+        });
+        return answerRegion(reply, answer, name);
       },
-    },
-    handler: async (request, reply) => {
-      const name = regionOf(request);
-      if (request.body.size !== undefined) checkSize(request.body.size);
-      const key = keyOf(request, () => [JSON.stringify(request.body)]);
-      const answer = await changes.update(context.store(), name, request.body, {
-        ...changeConditions(writeConditions(request.headers)),
-        ...key,
-      });
-      return answerRegion(reply, answer, name);
-    },
+    });
   });
 
   app.route({

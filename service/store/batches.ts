@@ -228,9 +228,10 @@ export class Batches {
     let { failures } = encoder;
     const rest = encoder.encodeRest(body, region);
     if (rest !== undefined) {
-      const frame = await store.commit(rest.frame);
+      const answered = store.commit(rest.frame);
       const { answer } = this;
-      answer.open(frame);
+      // One that is there must be read at once: the next commit's is written over it.
+      answer.open(answered instanceof Promise ? await answered : answered);
       const more = answer.code === 0 ? [] : answer.failures(body as object, encoder.regions, 0, spell, rest.kept);
       failures = [...failures, ...more.filter((failure) => isInvalid(failure))].sort(inOrder);
     }

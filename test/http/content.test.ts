@@ -1,5 +1,5 @@
 // Plain bytes: ranges and conditions of RFC 9110, whole and partial writes, creation by upload.
-
+import { createHash } from "node:crypto";
 import { request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type Fixture, storeTest } from "../fixture.js";
@@ -15,7 +15,7 @@ function pattern(length: number): Buffer {
 
 const put = (f: Fixture, body: Buffer | string, headers: Record<string, string> = {}, query = "") =>
   f.call("PUT", `${path}${query}`, { body, headers: { "content-type": "application/octet-stream", ...headers } });
-const upload = (f: Fixture, body: Buffer, headers: Record<string, string> = {}, query = "") =>
+const upload = (f: Fixture, body: Buffer | string, headers: Record<string, string> = {}, query = "") =>
   put(f, body, { "if-none-match": "*", ...headers }, query);
 
 storeTest("single ranges", async (t, f) => {
@@ -325,6 +325,27 @@ storeTest(
   },
   "--region-bytes-max=1000",
 );
+
+// Conditions beside If-None-Match were not looked at: 201 for what RFC 9110 refuses.
+storeTest("an upload whose other conditions can't hold is refused", async (t, f) => {
+  for (const [name, value] of [
+    ["if-match", '"1.1.1"'],
+    ["if-match", "*"],
+    ["region-if-generation", "0"],
+  ] as const) {
+    t.equal((await upload(f, "x", { [name]: value })).status, 412, `${name}: ${value}`);
+  }
+  t.equal((await f.get("/v1/regions/demo")).status, 404);
+});
+
+// The same key with other bytes of the same length was answered as a replay, although nothing of them was stored.
+storeTest("an upload's key goes with its bytes, where their digest is told", async (t, f) => {
+  const digest = (text: string) => `sha-256=:${createHash("sha256").update(text).digest("base64")}:`;
+  const send = (text: string) => upload(f, text, { "idempotency-key": "k", "content-digest": digest(text) });
+  t.equal((await send("first")).status, 201);
+  t.equal((await send("first")).headers["idempotency-replayed"], "?1");
+  t.match((await send("other")).json, { status: 422, code: "idempotency-key-reused" });
+});
 
 storeTest("an upload that breaks off leaves nothing", async (t, f) => {
   await f.app.listen({ host: "127.0.0.1", port: 0 });

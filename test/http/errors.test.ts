@@ -36,7 +36,7 @@ storeTest("unknown paths and wrong methods", async (t, f) => {
   }
   const wrong: [string, string, string][] = [
     ["DELETE", "/v1/regions", "GET, HEAD, POST"],
-    ["PUT", "/v1/regions/demo", "GET, HEAD, PATCH, DELETE"],
+    ["PUT", "/v1/regions/demo", "GET, HEAD, DELETE, PATCH"],
     ["POST", "/v1/regions/demo/content", "HEAD, GET, OPTIONS, PUT, PATCH"],
     ["GET", "/v1/batches", "POST"],
     ["DELETE", "/v1/regions/demo/cells/8", "GET, HEAD, PUT, POST"],
@@ -70,6 +70,30 @@ storeTest("bodies that can't be taken", async (t, f) => {
   t.match((await post(long, json)).json, { status: 413, code: "body-too-large", failures: [{ limit: 1_572_864 }] });
   const small = await f.post("/v1/regions", { name: "x".repeat(70_000), size: 1 });
   t.match(small.json, { status: 413, code: "body-too-large", failures: [{ limit: 65_536 }] });
+});
+
+// JSON by another name was parsed for every route and validated for none: a region with a durability that there isn't was
+// stored, and its store did not open again. No body at all was a 500.
+storeTest("no body gets around its schema", async (t, f) => {
+  await f.region("demo", 64);
+  const routes: [string, string, string][] = [
+    ["POST", "/v1/regions", '{"name":"x","size":4096,"durability":"nope"}'],
+    ["PATCH", "/v1/regions/demo", '{"durability":"nope"}'],
+    ["PUT", "/v1/regions/demo/cells/8?type=u8", "null"],
+    ["POST", "/v1/regions/demo/cells/8?type=u8", "null"],
+    ["POST", "/v1/regions/demo/batches", '{"ops":"none"}'],
+    ["POST", "/v1/batches", '{"ops":"none"}'],
+  ];
+  for (const [method, url, body] of routes) {
+    const patch = await f.call(method, url, { body, headers: { "content-type": "application/merge-patch+json" } });
+    t.equal(patch.status, method === "PATCH" ? 422 : 415, `${method} ${url} as a merge patch`);
+    const keys: Record<string, string>[] = [{}, { "idempotency-key": "k" }];
+    for (const headers of keys) {
+      const none = await f.call(method, url, { headers });
+      t.match(none.json, { status: 422, code: "validation-failed" }, `${method} ${url} without a body`);
+    }
+  }
+  t.equal((await f.get("/v1/regions/x")).status, 404);
 });
 
 storeTest("what is not HTTP", async (t, f) => {
@@ -115,6 +139,39 @@ storeTest(
   },
   "--request-idle-ms-max=100",
 );
+
+// The answer was 408, "not committed", and then the change appeared.
+storeTest(
+  "a request that has arrived whole is waited for, however long its work takes",
+  async (t, f) => {
+    const { store } = f;
+    await f.region("demo", 8);
+    f.store = new Proxy(store!, {
+      get: (target, name) => {
+        const value = Reflect.get(target, name) as unknown;
+        if (name === "makeSnapshot")
+          return async (...o: unknown[]) => {
+            await new Promise((resolve) => setTimeout(resolve, 350));
+            return (value as (...o: unknown[]) => unknown).apply(target, o);
+          };
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+    const answer = await raw(f, "POST /v1/regions/demo/snapshots HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    t.match(answer, /^HTTP\/1.1 201 /);
+    f.store = store;
+  },
+  "--request-idle-ms-max=100",
+);
+
+// The connection was reset with the rest of the body unread, and the reset overtook the answer.
+storeTest("who is refused on the head reads the answer, though the body is still on its way", async (t, f) => {
+  await f.region("demo", 8);
+  for (let i = 0; i < 20; i++) {
+    const head = "PUT /v1/regions/demo/content HTTP/1.1\r\nhost: x\r\ncontent-length: 33554432\r\n\r\n";
+    t.match(await raw(f, `${head}${"x".repeat(4 << 20)}`), /^HTTP\/1.1 413 /);
+  }
+});
 
 storeTest("a refused body closes its connection, an accepted one does not", async (t, f) => {
   const head = "POST /v1/regions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";

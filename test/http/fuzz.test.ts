@@ -23,6 +23,9 @@ const regionBytes = 256;
 /** Stands for the id of the snapshot that there is when the request is sent. */
 const anySnapshot = "0000000000000001";
 
+/** Some route takes each of them. */
+const foreignTypes = ["application/json", "application/merge-patch+json", "application/octet-stream", "text/plain"];
+
 /** Numbers around which programs go wrong. */
 const numbers = [0, 1, -1, 7, 8, regionBytes - 8, regionBytes, 2 ** 31, 2 ** 32, 2 ** 53 - 1, 2 ** 53, 1e300, 0.5, -0];
 const junk: fc.Arbitrary<Json> = fc.oneof(
@@ -216,7 +219,15 @@ function inputsOf(values: Values, path: string, operation: Operation): fc.Arbitr
       body: body as string | Buffer | undefined,
     })),
   );
-  const body = bodies.length === 0 ? fc.constant({ type: "", body: undefined }) : fc.oneof(...bodies);
+  const none = fc.constant({ type: "", body: undefined });
+  // Most by one of their own names, some by that of another route's, or of none; and none at all.
+  const named = (bodies.length === 0 ? none : fc.oneof(...bodies)).chain(({ type, body }) =>
+    fc.record({
+      type: fc.oneof({ arbitrary: fc.constant(type), weight: 12 }, fc.constantFrom(...foreignTypes, "")),
+      body: fc.constant(body),
+    }),
+  );
+  const body = bodies.length === 0 ? none : fc.oneof({ arbitrary: named, weight: 24 }, none);
   return fc.tuple(fc.tuple(...parts), body).map(([given, { type, body }]) => {
     let url = path;
     const query = new URLSearchParams();

@@ -78,6 +78,33 @@ storeTest("a line in, a line out", async (t, f) => {
   t.same((await sendLines(f, "\n\n")).answers, []);
 });
 
+// The answer was read after others had been written over it: failures went missing, or were another batch's.
+storeTest("what is wrong with a line is not mixed up with its neighbours", async (t, f) => {
+  await f.region("demo", 64, { durability: "fast" });
+  const { answers } = await sendLines(
+    f,
+    [
+      JSON.stringify({ ops: [{ op: "nope" }, { op: "load", offset: 9999, type: "u8" }] }),
+      JSON.stringify({ ops: [{ op: "load", offset: 0, type: "u8" }] }),
+      JSON.stringify({ ops: [{ op: "nope" }, { op: "load", offset: 0, type: "u8" }] }),
+      JSON.stringify({ ops: [{ op: "load", offset: 7777, type: "u8" }] }),
+      "",
+    ].join("\n"),
+  );
+  const told = answers.map(({ failures }) =>
+    failures?.map(({ index, code }: { index: number; code: string }) => [index, code]),
+  );
+  t.strictSame(told, [
+    [
+      [0, "validation-failed"],
+      [1, "out-of-bounds"],
+    ],
+    undefined,
+    [[0, "validation-failed"]],
+    [[0, "out-of-bounds"]],
+  ]);
+});
+
 storeTest("lines over several regions", async (t, f) => {
   await f.region("a", 8);
   await f.region("b", 8);
