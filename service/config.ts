@@ -68,7 +68,7 @@ const settings = {
     "AUTH",
     ["token", "none"],
     "token",
-    "none: ask nobody for a token, whatever HOST is. token: without AUTH_TOKEN, one is made unless HOST is a loopback address",
+    "none: ask nobody for a token, whatever HOST is. token: without AUTH_TOKEN, one is made unless HOST is a loopback address; a service manager's socket beyond loopback needs one",
   ),
   logLevel: choice("LOG_LEVEL", ["debug", "info", "warn", "error", "silent"], "info", "least severe lines to log"),
   logRequests: flag("LOG_REQUESTS", false, "log a line for every request (costs about half of the throughput)"),
@@ -270,6 +270,14 @@ export function loadConfig(argv: readonly string[], env: Readonly<Record<string,
   return Object.freeze(config);
 }
 
+/**
+ * Others than this machine can connect to this address, and nobody is asked for a token. HOST has decided by its text; a socket
+ * of a service manager is bound to whatever that was told. `address` is undefined for a unix socket.
+ */
+export function isUnguarded(config: Config, address: string | undefined): boolean {
+  return config.auth === "token" && config.authToken === undefined && address !== undefined && !isLoopback(address);
+}
+
 /** A link that a person can open as it stands. The token travels in the fragment, which no server or log ever sees. */
 export function readyLink(config: Config, port: number): string {
   const host = config.host === "0.0.0.0" || config.host === "::" ? "localhost" : config.host;
@@ -453,12 +461,11 @@ function tracingOf(given: Readonly<Record<string, string | undefined>>): Tracing
 
 /** Nobody but this machine can connect. */
 function isPrivateAddress(config: Config): boolean {
-  return (
-    config.socketPath !== undefined ||
-    config.host === "localhost" ||
-    config.host === "::1" ||
-    (isIP(config.host) === 4 && config.host.startsWith("127."))
-  );
+  return config.socketPath !== undefined || config.host === "localhost" || isLoopback(config.host);
+}
+
+function isLoopback(address: string): boolean {
+  return address === "::1" || (isIP(address) === 4 && address.startsWith("127."));
 }
 
 function helpText(): string {

@@ -37,8 +37,11 @@ export class Listener {
     return new Listener(nativeProcess.listenTcp(options.host, options.port), false, undefined);
   }
 
-  /** The server accepts from here on. The port is 0 for a unix socket. */
-  async serve(server: Server): Promise<{ port: number; address: string }> {
+  /**
+   * The server accepts from the event loop's next turn on: who is called back by this can still refuse. For a unix socket
+   * the port is 0 and there is no host.
+   */
+  async serve(server: Server): Promise<{ host?: string; port: number; address: string }> {
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
       // Node calls listen() once more; with its own backlog it would cut ours down.
@@ -50,7 +53,7 @@ export class Listener {
     const bound = server.address();
     if (bound === null || typeof bound === "string") return { port: 0, address: this.#path ?? bound ?? "" };
     const { family, address, port } = bound;
-    return { port, address: family === "IPv6" ? `[${address}]:${port}` : `${address}:${port}` };
+    return { host: address, port, address: family === "IPv6" ? `[${address}]:${port}` : `${address}:${port}` };
   }
 
   /** New clients are no longer let in, those whose handshake is under way are. Returns the ones that waited. */

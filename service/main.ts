@@ -42,7 +42,7 @@ function refuse(sentence: string): never {
 }
 
 await import("./keep-tick-shape.js");
-const { ConfigError, loadConfig, readyLink } = await import("./config.js");
+const { ConfigError, isUnguarded, loadConfig, readyLink } = await import("./config.js");
 const config = (() => {
   try {
     // biome-ignore lint/style/noProcessEnv: config.ts is what reads it; it can't be handed over in another way.
@@ -102,7 +102,9 @@ const { Listener } = await import("./listener.js");
 const listener = listen();
 signals.exitAtOnce(config.shutdownMode === "immediate" ? exitCodes.cut : undefined);
 if (!lifecycle.closing()) {
-  const { port, address } = await listener.serve(app.server);
+  const { host, port, address } = await listener.serve(app.server);
+  if (isUnguarded(config, host))
+    refuse(`${address} can be reached from other machines: set AUTH_TOKEN, or AUTH=none to ask nobody for a token`);
   lifecycle.serving(listener);
   log.info({ event: "listening", address, port, ms: sinceStart() }, `listening on ${address}`);
   // Not a log line: logs are kept, and this is the one time that the token is shown.

@@ -485,19 +485,24 @@ t.test("a unix socket: made, left to nobody, replaced when stale", async (t) => 
   t.equal((await again.stop()).code, 0);
 });
 
+/** The service with a listening socket of a service manager. `said`: on both streams. */
+function inheriting(fd: number, dir: string, ...flags: string[]) {
+  // The shell knows the process id that it becomes.
+  const words = ["LISTEN_PID=$$ LISTEN_FDS=1 exec", process.execPath, main, `--data-dir=${dir}`, ...flags].join(" ");
+  const child = spawn("sh", ["-c", words], { stdio: ["ignore", "pipe", "pipe", fd] });
+  let text = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.setEncoding("utf8").on("data", (more: string) => {
+      text += more;
+    });
+  }
+  return { child, said: () => text };
+}
+
 t.test("a socket that a service manager holds outlives the stop", async (t) => {
   const fd = lifecycle.listenTcp("127.0.0.1", 0);
   const dir = freshDir();
-  const run = () => {
-    // The shell knows the process id that it becomes.
-    const words = `LISTEN_PID=$$ LISTEN_FDS=1 exec "${process.execPath}" "${main}" --data-dir="${dir}"`;
-    const child = spawn("sh", ["-c", words], { stdio: ["ignore", "pipe", "inherit", fd] });
-    let text = "";
-    child.stdout?.setEncoding("utf8").on("data", (more: string) => {
-      text += more;
-    });
-    return { child, said: () => text };
-  };
+  const run = () => inheriting(fd, dir);
   const first = run();
   while (!first.said().includes('"event":"ready"')) await sleep(10);
   const port = Number(/"port":(\d+)/.exec(first.said())?.[1]);
@@ -514,6 +519,33 @@ t.test("a socket that a service manager holds outlives the stop", async (t) => {
   second.child.kill("SIGTERM");
   t.strictSame(await gone, [0, null]);
   closeSync(fd);
+});
+
+// HOST, which is not used then, said "loopback": everybody could read and write without a token.
+t.test("a service manager's socket beyond loopback is served to nobody without a token", async (t) => {
+  const fd = lifecycle.listenTcp("0.0.0.0", 0);
+  t.teardown(() => closeSync(fd));
+  const refused = inheriting(fd, freshDir());
+  t.strictSame(await once(refused.child, "close"), [78, null]);
+  t.match(refused.said(), /^holdfast: 0\.0\.0\.0:\d+ can be reached from other machines: set AUTH_TOKEN, or [^\n]*\n$/);
+  const port = Number(/0:(\d+) can be/.exec(refused.said())?.[1]);
+  const cases: [string, number][] = [
+    ["--auth-token=a-word-for-nobody", 401],
+    ["--auth=none", 200],
+  ];
+  for (const [flag, status] of cases) {
+    // The kernel has accepted it; whoever comes first has to answer.
+    const client = await RawClient.connect(port);
+    const answer = client.request("GET", "/v1/regions");
+    const { child, said } = inheriting(fd, freshDir(), flag);
+    while (!said().includes('"event":"ready"')) await sleep(10);
+    t.equal((await fetch(`http://127.0.0.1:${port}/v1/regions`)).status, status, flag);
+    t.ok([status, 503].includes((await answer).status), "503 while the store is being opened");
+    const ended = once(child, "exit");
+    child.kill("SIGTERM");
+    t.strictSame(await ended, [0, null]);
+    client.destroy();
+  }
 });
 
 t.test("what a person has to mend ends the start with 78 and one line", async (t) => {
