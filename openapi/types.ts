@@ -873,9 +873,9 @@ export interface Operations {
     };
     headers?: {
       /**
-       * Of an event stream: the last generation that was read.
+       * Of an event stream: the id of the last event that was read, or its generation.
        */
-      "last-event-id"?: number;
+      "last-event-id"?: string;
     };
     answer: ChangePage;
   };

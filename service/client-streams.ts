@@ -93,15 +93,15 @@ async function* eventsOf(opened: Opened): AsyncGenerator<ServerSentEvent> {
   }
 }
 
-/** `connect`: opens the stream of what comes after a generation. */
+/** `connect`: opens the stream of what comes after an event, or after a generation. */
 export async function* followChanges(
-  connect: (lastEventId: number) => Promise<Opened>,
+  connect: (lastEventId: string) => Promise<Opened>,
   since: number,
   options: RetryOptions,
 ): AsyncGenerator<Change | Reset, void, void> {
   const { signal } = options;
   const retries = new Retries(options);
-  let last = since;
+  let last = String(since);
   let isKnown = false;
   while (!signal?.aborted) {
     let retryMs = 0;
@@ -116,7 +116,7 @@ export async function* followChanges(
           retryMs = told ?? retryMs;
           if (kind === "delete") return;
           if (id === undefined) continue;
-          last = Number(id);
+          last = id;
           yield (kind === "reset" ? { kind, ...JSON.parse(data) } : JSON.parse(data)) as Change | Reset;
         }
         // After `bye` or `overflow`.

@@ -108,7 +108,7 @@ export class Client {
     const path = { region };
     // Known before the first event, so that a connection that is lost before it loses nothing.
     const from = since ?? (await this.call("getRegion", { path }, options)).body.generation;
-    const ask = (lastEventId: number): RawRequest =>
+    const ask = (lastEventId: string): RawRequest =>
       this.#requestOf("listChanges", { path, headers: { accept: "text/event-stream", "last-event-id": lastEventId } });
     yield* followChanges((last) => open(this.#target, ask(last), this.#timeouts()), from, {
       ...this.#options,

@@ -13,12 +13,14 @@ const retryAfterStopMs = 1000;
 
 /** A region's part of the feed, and what is told of a change. */
 export interface EventSource {
+  incarnation(): number;
   read(since: number, limit: number): Changes;
   describe(items: readonly Change[]): readonly object[];
   watch(watcher: Watcher): () => void;
 }
 
-const event = (kind: string, data: object, id?: number) =>
+/** `id`: what a reader that comes back names, so that it is not told of another region as if it were the same one. */
+const event = (kind: string, data: object, id?: string) =>
   `${id === undefined ? "" : `id: ${id}\n`}event: ${kind}\ndata: ${JSON.stringify(data)}\n\n`;
 
 export class EventStreams {
@@ -44,9 +46,12 @@ export class EventStreams {
     return this.open.size >= this.streamsMax;
   }
 
-  /** `since`: the generation that the reader has; what it can't be told of any more is a `reset`. */
-  start(source: EventSource, since: number): Readable {
-    const stream = new EventStream(source, since);
+  /**
+   * `since`: the generation that the reader has, `isOther` if that is of another region of the name; what it can't be told of
+   * any more is a `reset`.
+   */
+  start(source: EventSource, since: number, isOther = false): Readable {
+    const stream = new EventStream(source, since, isOther);
     this.open.add(stream);
     this.timer ??= setInterval(() => this.tick(), this.commentMs);
     stream.once("close", () => {
@@ -76,14 +81,15 @@ class EventStream extends Readable {
   constructor(
     private readonly source: EventSource,
     since: number,
+    isOther: boolean,
   ) {
     super();
     this.told = since;
     this.push(`retry: ${retryMs}\n\n`);
     const { gap, oldest, newest } = source.read(since, 0);
-    if (gap) {
+    if (gap || isOther) {
       this.told = newest;
-      this.push(event("reset", { generation: newest, oldest }, newest));
+      this.push(event("reset", { generation: newest, oldest }, this.idOf(newest)));
     }
     this.unwatch = source.watch({
       changed: () => this.changed(),
@@ -137,7 +143,11 @@ class EventStream extends Readable {
     }
     this.told = last.generation;
     const data = this.source.describe(items);
-    this.push(items.map(({ generation, kind }, i) => event(kind, data[i]!, generation)).join(""));
+    this.push(items.map(({ generation, kind }, i) => event(kind, data[i]!, this.idOf(generation))).join(""));
+  }
+
+  private idOf(generation: number): string {
+    return `${this.source.incarnation()}.${generation}`;
   }
 
   private overflow(): void {

@@ -104,12 +104,20 @@ export function accepts({ accept }: IncomingHttpHeaders, type: string): boolean 
   });
 }
 
-/** The generation that the reader of an event stream had last; undefined when it had none. */
-export function lastEventId(headers: IncomingHttpHeaders): number | undefined {
+/**
+ * What the reader of an event stream had last, undefined when it had nothing: a generation, and of which region of this name,
+ * if it says so.
+ */
+export function lastEventId(headers: IncomingHttpHeaders): { generation: number; incarnation?: number } | undefined {
   const value = headers["last-event-id"];
   // A reader that was cut off before its first event has an empty one.
   if (value === undefined || value === "") return undefined;
-  return wholeNumber("Last-Event-ID", String(value));
+  const [generation = "", incarnation, ...more] = String(value).split(".").reverse();
+  if (more.length > 0) throw invalid("Last-Event-ID", "the id of an event, or a generation");
+  return {
+    generation: wholeNumber("Last-Event-ID", generation),
+    ...(incarnation !== undefined && { incarnation: wholeNumber("Last-Event-ID", incarnation) }),
+  };
 }
 
 /** The value of a preference (RFC 7240) in lower case. Of several the first one counts. */

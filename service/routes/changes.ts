@@ -4,7 +4,7 @@ import { Problem } from "../errors.js";
 import { EventStreams } from "../event-stream.js";
 import { accepts, lastEventId } from "../headers.js";
 import { type ChangesQuery, changesQuery, regionParams } from "../schemas.js";
-import type { Change } from "../store/change-feed.js";
+import type { Change, Identity } from "../store/change-feed.js";
 import type { RegionInfo } from "../store/regions.js";
 import { compacted, infoOf, type RouteContext, regionOf } from "./context.js";
 import { endless, json, problems, readProblems, requestHeaders, tags } from "./describe.js";
@@ -12,7 +12,7 @@ import { endless, json, problems, readProblems, requestHeaders, tags } from "./d
 const eventsType = "text/event-stream";
 
 const eventsExample =
-  'retry: 2000\n\nid: 42\nevent: batch\ndata: {"generation":42,"at":"2026-01-31T12:00:00.000Z","kind":"batch","ranges":[{"offset":64,"length":5}],"durable":true}\n\n';
+  'retry: 2000\n\nid: 1769860800000000.42\nevent: batch\ndata: {"generation":42,"at":"2026-01-31T12:00:00.000Z","kind":"batch","ranges":[{"offset":64,"length":5}],"durable":true}\n\n';
 
 interface ChangesRoute {
   Querystring: ChangesQuery & { limit: number; wait: number };
@@ -33,7 +33,7 @@ export function changeRoutes(app: FastifyInstance, context: RouteContext): void 
       summary: "What has changed",
       description: [
         "Each generation of a region with the ranges that it changed, from memory: the last `changesKeptMax` of this run of the service.",
-        "With `Accept: text/event-stream` as events that go on: `id` is the generation and `event` the kind. `reset`: changes in between are no longer remembered, read the region anew. `overflow`: the same, for a reader that was too slow, which is closed. `delete`: the region is gone. `bye`: the service stops. `Last-Event-ID` resumes.",
+        "With `Accept: text/event-stream` as events that go on: `id` is the region's incarnation and the generation, and `event` the kind. `reset`: changes in between are no longer remembered, read the region anew. `overflow`: the same, for a reader that was too slow, which is closed. `delete`: the region is gone. `bye`: the service stops. `Last-Event-ID` resumes, by an `id` or a generation alone; with an `id` of a region that is gone, its successor's stream begins with a `reset`.",
         "Changes of labels and other settings make no generation and are not told.",
       ].join("\n\n"),
       tags: [tags.regions],
@@ -89,13 +89,15 @@ export function changeRoutes(app: FastifyInstance, context: RouteContext): void 
         headers: { "retry-after": "5" },
       });
     }
-    const since = lastEventId(request.headers) ?? request.query.since ?? info.generation;
+    const last = lastEventId(request.headers);
+    const since = last?.generation ?? request.query.since ?? info.generation;
+    const isOther = last?.incarnation !== undefined && !feed.isSame(name, last as Identity, info);
     // While it lives it is the region of now: a successor of the same name has streams of its own.
-    let last = info;
+    let latest = info;
     const current = () => {
       const now = context.storeIfOpen()?.info(name);
-      if (now !== undefined && feed.isSame(name, last, now)) last = now;
-      return last;
+      if (now !== undefined && feed.isSame(name, latest, now)) latest = now;
+      return latest;
     };
     withoutTimeout(request);
     reply.header("content-type", eventsType);
@@ -103,6 +105,7 @@ export function changeRoutes(app: FastifyInstance, context: RouteContext): void 
     reply.header("connection", "close");
     const events = streams.start(
       {
+        incarnation: () => current().incarnation,
         read: (from, limit) => feed.read(name, current(), from, limit),
         describe: (items) => {
           const now = current();
@@ -111,6 +114,7 @@ export function changeRoutes(app: FastifyInstance, context: RouteContext): void 
         watch: (watcher) => feed.watch(name, info, watcher),
       },
       since,
+      isOther,
     );
     return reply.send(events);
   }

@@ -219,7 +219,7 @@ export const requestHeaders = {
   events: {
     type: "object",
     properties: {
-      "last-event-id": header("Of an event stream: the last generation that was read.", 41),
+      "last-event-id": header("Of an event stream: the id of the last event that was read, or its generation.", "41"),
     },
   },
   key: { type: "object", properties: { ...idempotency, ...contentDigest } },

@@ -38,7 +38,7 @@ export interface Watcher {
 }
 
 /** Of one region: what its changes are noted with. */
-type Identity = Pick<RegionInfo, "incarnation" | "generation">;
+export type Identity = Pick<RegionInfo, "incarnation" | "generation">;
 
 /** What tells of regions as they are now: a store. */
 interface Regions {

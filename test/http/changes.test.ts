@@ -280,7 +280,7 @@ storeTest(
     t.equal(live.response.headers["cache-control"], "no-store");
     await f.batch("demo", write(8));
     const event = await live.next();
-    t.match(event, { id: "2", event: "batch" });
+    t.match(event, { id: /^\d+\.2$/, event: "batch" });
     t.match(JSON.parse(event.data!), {
       generation: 2,
       kind: "batch",
@@ -289,16 +289,18 @@ storeTest(
     });
 
     const resumed = await Events.open(port, url, { "last-event-id": "0" });
-    t.equal((await resumed.next()).id, "1");
-    t.equal((await resumed.next()).id, "2");
+    t.match((await resumed.next()).id, /\.1$/);
+    t.equal((await resumed.next()).id, event.id);
     const since = await Events.open(port, `${url}?since=1`);
-    t.equal((await since.next()).id, "2");
+    t.equal((await since.next()).id, event.id);
 
     while (live.comments < 2) await new Promise((resolve) => setTimeout(resolve, 5));
     t.pass("a quiet stream says that it is alive, longer than requests may be silent");
 
-    const bad = await f.get(url, { accept: "text/event-stream", "last-event-id": "x" });
-    t.match(bad.json, { status: 400, code: "header-invalid" });
+    for (const id of ["x", "1.x", "x.1", "1.2.3", "."]) {
+      const bad = await f.get(url, { accept: "text/event-stream", "last-event-id": id });
+      t.match(bad.json, { status: 400, code: "header-invalid" }, id);
+    }
     t.equal((await f.get(url, { accept: "text/event-stream;q=0, */*" })).status, 200);
 
     await f.call("DELETE", "/v1/regions/demo");
@@ -320,16 +322,39 @@ storeTest(
     for (const lost of ["3", "99"]) {
       const events = await Events.open(port, url, { "last-event-id": lost });
       const reset = await events.next();
-      t.match(reset, { id: "20", event: "reset" }, lost);
+      t.match(reset, { id: /\.20$/, event: "reset" }, lost);
       t.same(JSON.parse(reset.data!), { generation: 20, oldest: 10 });
       events.close();
     }
     const events = await Events.open(port, url, { "last-event-id": "10" });
-    t.match(await events.next(), { id: "11", event: "batch" });
+    t.match(await events.next(), { id: /\.11$/, event: "batch" });
     events.close();
   },
   "--changes-kept-max=10",
 );
+
+// The new region's generations were told as if they had gone on from the old one's.
+storeTest("who comes back to a region that was made anew is told so", async (t, f) => {
+  const port = await listen(f);
+  await f.region("demo", 64);
+  for (let i = 0; i < 3; i++) await f.batch("demo", write(i));
+  const before = await Events.open(port, `${url}?since=2`);
+  const { id } = await before.next();
+  before.close();
+  const again = await Events.open(port, url, { "last-event-id": id! });
+  await f.batch("demo", write(8));
+  t.match(await again.next(), { id: /\.4$/, event: "batch" }, "the same region goes on");
+  again.close();
+
+  await f.call("DELETE", "/v1/regions/demo");
+  await f.region("demo", 64);
+  for (let i = 0; i < 5; i++) await f.batch("demo", write(i));
+  const other = await Events.open(port, url, { "last-event-id": id! });
+  t.match(await other.next(), { id: /\.5$/, event: "reset" });
+  await f.batch("demo", write(8));
+  t.match(await other.next(), { id: /\.6$/, event: "batch" });
+  other.close();
+});
 
 storeTest(
   "event streams are limited, and a stop ends them",
