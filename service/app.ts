@@ -76,7 +76,10 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
     frameworkErrors: answerFrameworkError,
     // An upload may take as long as it moves; see requestIdleMsMax below.
     requestTimeout: 0,
+    // Node's own 400 has no body; the gate refuses in its place, and so it does what Node would answer with a bare 417.
+    http: { requireHostHeader: false },
   });
+  app.server.on("checkExpectation", (request, response) => app.server.emit("request", request, response));
   // With `logger: false` all requests share this one silent logger. Given our voice, it tells Fastify's own warnings.
   const { trace, debug, info, warn, error, fatal } = log;
   Object.assign(app.log, { trace, debug, info, warn, error, fatal });

@@ -11,7 +11,7 @@ import type {
   RouteOptions,
 } from "fastify";
 import { Problem, type ProblemCode, problemBody, toProblem } from "./errors.js";
-import { notKept, pathOf, problemType, securityHeaders } from "./headers.js";
+import { notKept, pathOf, problemType, refusedByHttp, securityHeaders } from "./headers.js";
 import { lingerAfter } from "./linger.js";
 import type { Log } from "./log.js";
 import type { Failure } from "./store/failure.js";
@@ -24,6 +24,8 @@ export function addFallbacks(app: FastifyInstance, log: Log): void {
   app.addHook("onRoute", (route) => routes.add(route));
   app.setNotFoundHandler((request, reply) => {
     reply.headers(securityHeaders).header("request-id", request.id);
+    const refusal = refusedByHttp(request.raw);
+    if (refusal !== undefined) return answer(reply, refusal);
     const methods = routes.methodsOf(pathOf(request));
     if (methods.length === 0)
       return answer(reply, new Problem("route-not-found", `there is nothing at ${pathOf(request)}`));

@@ -3,7 +3,7 @@
 import type { FastifyReply, FastifyRequest, HookHandlerDoneFunction } from "fastify";
 import type { Access, Tokens } from "./access.js";
 import { Problem } from "./errors.js";
-import { notKept, pageHeaders, securityHeaders } from "./headers.js";
+import { notKept, pageHeaders, refusedByHttp, securityHeaders } from "./headers.js";
 import type { LifecycleView } from "./lifecycle-view.js";
 import type { Log } from "./log.js";
 import { clock, type Meter } from "./metrics.js";
@@ -63,7 +63,7 @@ export function gateOf({
     reply.header("request-id", request.id);
     const started = clock.now();
     const span = tracing?.begin(request, route);
-    const refusal = tokens.check(request.headers.authorization, access);
+    const refusal = refusedByHttp(request.raw) ?? tokens.check(request.headers.authorization, access);
     const closed = refusal === undefined ? lifecycle.admit(mutating) : undefined;
     const admitted = refusal === undefined && closed === undefined;
     // Emitted once for each response, whether it was sent to its end or the client went away.

@@ -1,6 +1,6 @@
 // headers.ts - request headers -> values, and the constant headers of answers. RFC 9110 names what is lenient here: what
 // it says to ignore is ignored, everything else that does not parse is a 400.
-import type { IncomingHttpHeaders } from "node:http";
+import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import { Problem } from "./errors.js";
 import type { BatchConditions } from "./store/batch-encoder.js";
 import { type EtagCondition, parseEtags } from "./store/etags.js";
@@ -32,6 +32,16 @@ export function pathOf({ url }: { url: string }): string {
 
 export function invalid(header: string, should: string): Problem {
   return new Problem("header-invalid", `${header} must be ${should}`);
+}
+
+/** What HTTP/1.1 itself asks of every request, and Node refuses without a body unless it is told to leave it to us. */
+export function refusedByHttp({ httpVersion, headers }: IncomingMessage): Problem | undefined {
+  if (httpVersion !== "1.1") return undefined;
+  if (headers.host === undefined) return new Problem("malformed-request", "HTTP/1.1 needs a Host header");
+  const { expect } = headers;
+  return expect === undefined || expect.toLowerCase() === "100-continue"
+    ? undefined
+    : invalid("Expect", "100-continue or left out");
 }
 
 /** Conditions of a change. Undefined when there are none, which is the common case. */

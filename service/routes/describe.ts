@@ -52,12 +52,12 @@ export function empty(description: string, headers: Schema = {}): Answer {
 }
 
 /** What any request can meet before it reaches its route. */
-const everyProblem = ["malformed-request", "uri-too-long", "headers-too-large"] as const;
+const everyProblem = ["malformed-request", "header-invalid", "uri-too-long", "headers-too-large"] as const;
 
 /** One answer for each status among the codes. */
 export function problems(...codes: ProblemCode[]): Record<number, Answer> {
   const byStatus = new Map<number, ProblemCode[]>();
-  for (const code of [...codes, ...everyProblem]) {
+  for (const code of new Set([...codes, ...everyProblem])) {
     const { status } = problemKinds[code];
     byStatus.set(status, [...(byStatus.get(status) ?? []), code]);
   }

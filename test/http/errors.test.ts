@@ -115,6 +115,35 @@ storeTest("what is not HTTP", async (t, f) => {
   }
 });
 
+// Node answers both by itself, without a body: not as a problem like every other.
+storeTest("no Host, or an expectation that nobody knows", async (t, f) => {
+  const expecting = "host: x\r\nexpect: a-miracle\r\n";
+  const cases: [string, string, string][] = [
+    ["GET /livez HTTP/1.1\r\nconnection: close\r\n\r\n", "malformed-request", "/livez"],
+    ["GET /v1/regions?limit=1 HTTP/1.1\r\nconnection: close\r\n\r\n", "malformed-request", "/v1/regions"],
+    ["GET /nope HTTP/1.1\r\nconnection: close\r\n\r\n", "malformed-request", "/nope"],
+    [`GET /livez HTTP/1.1\r\n${expecting}connection: close\r\n\r\n`, "header-invalid", "/livez"],
+    [`POST /v1/regions HTTP/1.1\r\n${expecting}content-length: 9\r\n\r\n`, "header-invalid", "/v1/regions"],
+    [`DELETE /nope HTTP/1.1\r\n${expecting}connection: close\r\n\r\n`, "header-invalid", "/nope"],
+  ];
+  for (const [bytes, code, instance] of cases) {
+    const answer = await raw(f, bytes);
+    t.match(answer, /^HTTP\/1.1 400 /, bytes);
+    t.match(answer.toLowerCase(), /content-type: application\/problem\+json/);
+    t.match(answer.toLowerCase(), /connection: close/);
+    const problem = problemIn(answer);
+    t.match(problem, { code, instance, status: 400, committed: false, retryable: false }, bytes);
+    t.ok(answer.includes(`request-id: ${problem.requestId}\r\n`));
+  }
+  const fine = [
+    "GET /livez HTTP/1.0\r\n\r\n",
+    "GET /livez HTTP/1.0\r\nexpect: a-miracle\r\n\r\n",
+    "GET /livez HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n",
+    "GET /livez HTTP/1.1\r\nhost: x\r\nexpect: 100-Continue\r\nconnection: close\r\n\r\n",
+  ];
+  for (const bytes of fine) t.match(await raw(f, bytes), /^(?:HTTP\/1.1 100 Continue\r\n\r\n)?HTTP\/1.1 200 /, bytes);
+});
+
 storeTest("a body shorter or longer than it says", async (t, f) => {
   const head = "POST /v1/regions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n";
   const short = await raw(f, `${head}content-length: 100\r\n\r\n{}`, true);
