@@ -217,6 +217,7 @@ int sync_data(const File& file) {
 }
 
 int sync_all(const File& file) {
+  if (int injected = HOLDFAST_FAILPOINT("sync_all")) return injected;
   return retried([&] { return ::fsync(file.fd()); }) == 0 ? 0 : failed();
 }
 

@@ -401,6 +401,8 @@ void Store::redo_saved(const std::shared_ptr<Region>& region) {
   }
   if (!error) error = sync_data(region->data());
   if (!error) error = remove_file_at(region->directory(), "redo");
+  // Or a power cut could bring it back, when the ring has given up the newer records of the same bytes.
+  if (!error) error = sync_all(region->directory());
   if (error) {
     // Half a record at the end, which the ring still has whole, would hide what is appended next.
     if (at < bytes.size()) truncate_to(file, at);

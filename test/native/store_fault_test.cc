@@ -457,6 +457,31 @@ void failing_syncs() {
     CHECK_EQ(again.read("demo", 4094, 4), std::string("last"));
   });
 
+  check::test("a redo file that was redone does not come back with a power cut", [] {
+    // Its unlink was never synced: back again, its records were laid over newer ones, which the ring had given up.
+    Lives lives;
+    lives.options.threads = false;
+    Client& c = lives.open();
+    make_two(c, Durability::ordered);
+    CHECK_EQ(c.write("demo", 40000, "new"), Code::ok);
+    cut(lives, 4096);
+    c.store->flush_step();
+    CHECK_EQ(c.store->checkpoint_step(), 0);
+    lives.close();
+    cut(lives, kSize);
+    failpoint::arm("sync_all=eio@2", nullptr);  // after the one of the outcomes files' names
+    Client& again = lives.open();
+    disarm();
+    CHECK(again.recovery().faulted == std::vector<std::string>{"demo"});
+    CHECK_EQ(again.write("demo", 40000, "newer"), Code::region_faulted);
+    CHECK_EQ(again.write("other", 0, "on"), Code::ok);
+    lives.close();
+    Client& third = lives.open();
+    CHECK(third.recovery().faulted.empty());
+    CHECK_EQ(third.read("demo", 40000, 3), std::string("new"));
+    CHECK_EQ(third.write("demo", 40000, "newer"), Code::ok);
+  });
+
   check::test("a fast region whose sync failed long ago does not hold the journal's words back", [] {
     // It took nothing since: with no record to save, its redo file was never said to be complete, and `applied` stayed
     // behind the checkpoint, which the next start took for corruption.
