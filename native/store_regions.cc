@@ -370,6 +370,7 @@ int Store::apply_create(const RegionMeta& meta, uint64_t generation) {
 
 Code Store::update(const std::string& name, const MetaChange& change, const Conditions& conditions, MetaResult* result,
                    std::string* detail) {
+  std::unique_lock<std::mutex> no_checkpoint(checkpoint_lock_, std::defer_lock);
   Lock lock(lock_);
   std::shared_ptr<Region> region;
   RegionMeta meta;
@@ -408,6 +409,7 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
     }
     if (resized && region->resized_lsn > journal_.checkpoint().lsn) {
       // A redo of older batches must never meet two changes of size: the earlier one leaves the ring first.
+      if (no_checkpoint.owns_lock()) no_checkpoint.unlock();
       lock.unlock();
       if (int error = checkpoint_step()) return error == ECANCELED ? Code::cancelled : Code::flush_failed;
       lock.lock();
@@ -415,7 +417,19 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
     }
     encoded = encode_meta(meta);
     uint64_t bytes = change_bytes(1, encoded.size(), conditions);
-    if (quiet(bytes)) break;
+    if (quiet(bytes)) {
+      // A sync of the data that fails needs the records since the checkpoint: none may be written meanwhile that frees them.
+      if (!(resized || hardened) || no_checkpoint.owns_lock() || no_checkpoint.try_lock()) break;
+      changes_waiting_++;
+      lock.unlock();
+      no_checkpoint.lock();
+      lock.lock();
+      changes_waiting_--;
+      progress_.notify_all();
+      continue;
+    }
+    // To wait for space is to wait for a checkpoint.
+    if (no_checkpoint.owns_lock()) no_checkpoint.unlock();
     code = become_quiet(lock, bytes);
     if (code != Code::ok) return code;
   }

@@ -457,6 +457,34 @@ void failing_syncs() {
     CHECK_EQ(again.read("demo", 4094, 4), std::string("last"));
   });
 
+  check::test("a region that is hardened while a checkpoint is written does not hold the journal's words back", [] {
+    // Its failed sync asked for records that the checkpoint had just freed: `applied` fell behind the checkpoint, which
+    // the next start took for corruption.
+    Lives lives;
+    lives.options.threads = false;
+    lives.killed_after([&](Client& c) {
+      make_two(c, Durability::fast);
+      failpoint::arm("write_synced=sleep:400@1,sync_data=eio@1", nullptr);
+      std::thread checkpoint([&] { CHECK_EQ(c.store->checkpoint_step(), 0); });
+      const auto doing = [&] {
+        StoreWords words;
+        memcpy(&words, file_bytes(lives.path("store.lock")).data(), sizeof words);
+        return words.doing;
+      };
+      while (!(doing() & kDoingCheckpoint)) usleep(1000);
+      usleep(100000);
+      MetaChange harder;
+      harder.durability = Durability::ordered;
+      CHECK_EQ(c.update("demo", harder), Code::flush_failed);
+      checkpoint.join();
+      disarm();
+      CHECK_EQ(c.write("other", 0, "on"), Code::ok);
+    });
+    Client& c = lives.open();
+    CHECK(c.recovery().row != RecoveryRow::C);
+    CHECK_EQ(c.read("other", 0, 2), std::string("on"));
+  });
+
   check::test("a redo file that was redone does not come back with a power cut", [] {
     // Its unlink was never synced: back again, its records were laid over newer ones, which the ring had given up.
     Lives lives;
