@@ -487,6 +487,13 @@ void Store::poison(Region* region, const std::string& why, uint64_t lsn) {
   find_poisoned();
 }
 
+// The data file could not be made durable: the kernel may have dropped any page since the checkpoint, and tells that once.
+// The caller holds both locks.
+void Store::poison_after_sync_error(const std::shared_ptr<Region>& region, int error) {
+  poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error),
+         journal_.checkpoint().lsn + 1);
+}
+
 void Store::find_poisoned() {
   poisoned_lsn_ = 0;
   for (auto& [name, region] : regions_) {
@@ -794,8 +801,7 @@ Code Store::flush(const std::string& name) {
     int error = sync_data(region->data());
     Lock relock(lock_);
     if (error) {
-      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error),
-             journal_.checkpoint().lsn + 1);
+      poison_after_sync_error(region, error);
       code = Code::flush_failed;
     } else {
       region->durable_generation = std::max(region->durable_generation, generation);
@@ -859,7 +865,6 @@ int Store::checkpoint(bool everything) {
   if (closing_ && !everything) return ECANCELED;  // the lease may be another process's by now
   __atomic_or_fetch(&words_->doing, kDoingCheckpoint, __ATOMIC_RELAXED);
   Checkpoint next = journal_.checkpoint();
-  uint64_t from = next.lsn;
   next.sequence++;
   next.lsn = applied_end_.lsn;
   next.position = applied_end_.position;
@@ -882,7 +887,7 @@ int Store::checkpoint(bool everything) {
     int error = HOLDFAST_MUTANT("checkpoint_without_data_sync") ? 0 : sync_data(region->data());
     Lock relock(lock_);
     if (error) {
-      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error), from + 1);
+      poison_after_sync_error(region, error);
     } else if (!region->faulted()) {
       region->durable_generation = std::max(region->durable_generation, generation);
     }

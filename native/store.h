@@ -258,6 +258,7 @@ class Store {
   void apply_pending(uint64_t target);
   void advance_applied();
   void poison(Region* region, const std::string& why, uint64_t lsn);
+  void poison_after_sync_error(const std::shared_ptr<Region>& region, int error);
   void find_poisoned();
   void settle(uint64_t target, int sync_error);
   // `everything`: the data of `fast` regions is made durable as well, for an orderly end.

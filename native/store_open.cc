@@ -416,9 +416,7 @@ int Store::fresh_chain() {
   for (auto& [name, region] : regions_) {
     (void)name;
     if (region->faulted()) continue;
-    if (int error = sync_data(region->data()))
-      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error),
-             journal_.checkpoint().lsn + 1);
+    if (int error = sync_data(region->data())) poison_after_sync_error(region, error);
   }
   Checkpoint next = journal_.checkpoint();
   next.regions.clear();

@@ -437,8 +437,7 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
   if (hardened) {
     // What was written without a sync must not tear under a promise that begins now.
     if (int error = sync_data(region->data())) {
-      poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error),
-             journal_.checkpoint().lsn + 1);
+      poison_after_sync_error(region, error);
       return Code::flush_failed;
     }
   }
@@ -453,7 +452,12 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
     if (!error && meta.size > grown_from)
       error = (meta.flags & kMetaSparse) ? truncate_to(region->data(), meta.size)
                                          : allocate_to(region->data(), grown_from, meta.size);
-    if (!error) error = sync_all(region->data());
+    if (const int unsynced = error ? 0 : sync_all(region->data())) {
+      // It may be of a page that was stored to long ago; the next checkpoint's sync would say that all is well.
+      if (meta.size > grown_from) truncate_to(region->data(), grown_from);
+      poison_after_sync_error(region, unsynced);
+      return Code::flush_failed;
+    }
   }
   if (!error) error = stage_meta(region->directory(), meta);
   if (!error && HOLDFAST_MUTANT("meta_placed_before_publish")) {

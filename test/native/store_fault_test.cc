@@ -457,6 +457,32 @@ void failing_syncs() {
     CHECK_EQ(again.read("demo", 4094, 4), std::string("last"));
   });
 
+  check::test("growing a region tells of a page that could not be written back", [] {
+    // The kernel tells such an error once: the growth took it, and the next checkpoint freed that page's records.
+    Lives lives;
+    lives.options.threads = false;
+    Client& c = lives.open();
+    make_two(c, Durability::durable);
+    CHECK_EQ(c.store->checkpoint_step(), 0);
+    CHECK_EQ(c.write("demo", 4094, "last"), Code::ok);
+    failpoint::arm("sync_all=eio@1", nullptr);
+    CHECK_EQ(c.resize("demo", 2 * kSize), Code::flush_failed);
+    disarm();
+    CHECK(!c.info("demo").fault.empty());
+    CHECK_EQ(c.info("demo").meta.size, kSize);
+    CHECK_EQ(std::filesystem::file_size(lives.path("regions/demo/data")), kSize);
+    CHECK_EQ(c.write("demo", 0, "x"), Code::region_faulted);
+    CHECK_EQ(c.write("other", 0, "x"), Code::ok);
+    CHECK_EQ(c.store->checkpoint_step(), 0);
+    CHECK(std::filesystem::exists(lives.path("regions/demo/redo")));
+    lives.close();
+    patch_file(lives.path("regions/demo/data"), 4094, "\0\0\0\0", 4);
+    Client& again = lives.open();
+    CHECK(again.recovery().faulted.empty());
+    CHECK_EQ(again.read("demo", 4094, 4), std::string("last"));
+    CHECK_EQ(again.resize("demo", 2 * kSize), Code::ok);
+  });
+
   check::test("a region that is hardened while a checkpoint is written does not hold the journal's words back", [] {
     // Its failed sync asked for records that the checkpoint had just freed: `applied` fell behind the checkpoint, which
     // the next start took for corruption.
