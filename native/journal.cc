@@ -99,6 +99,7 @@ int Journal::create(const File& directory, uint64_t ring_bytes, uint32_t region_
 
 int Journal::open(const File& directory) {
   if (int error = open_at(directory, kName, O_RDWR, &file_)) return error;
+  if (int error = open_at(directory, kName, O_RDWR, &slots_)) return error;
   FileFacts facts;
   if (int error = file_facts(file_, &facts)) return error;
   JournalHeader header;
@@ -158,8 +159,8 @@ int Journal::write_checkpoint(const Checkpoint& next) const {
   std::vector<uint8_t> slot = encode_slot(next, ring_bytes_, region_capacity_);
   // Only the slot: a sync of the whole file would also write the records of `fast` regions, which nobody waits for, and
   // each page that it cleans costs a fault at its next use.
-  if (HOLDFAST_MUTANT("slot_not_synced")) return write_all(file_, slot, slot_offset(region_capacity_, next.sequence));
-  return write_all_synced(file_, slot, slot_offset(region_capacity_, next.sequence));
+  if (HOLDFAST_MUTANT("slot_not_synced")) return write_all(slots_, slot, slot_offset(region_capacity_, next.sequence));
+  return write_all_synced(slots_, slot, slot_offset(region_capacity_, next.sequence));
 }
 
 void Journal::dirty(uint64_t position, uint64_t bytes) {

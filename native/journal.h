@@ -70,6 +70,9 @@ class Journal {
 
  private:
   File file_;
+  // The journal as well, opened apart for the slots: the kernel tells an error of the write-back once to each open file, and
+  // one of the ring's pages has to reach the flusher's fdatasync, not the checkpoint.
+  File slots_;
   Mapping ring_;
   uint64_t ring_bytes_ = 0;
   uint32_t region_capacity_ = 0;

@@ -3,6 +3,9 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
+
+#include <utility>
 
 #include "../../native/failpoint.h"
 #include "../../native/fault_guard.h"
@@ -13,6 +16,40 @@
 using namespace holdfast;
 using namespace holdfast::frames;
 using namespace holdfast::stores;
+
+// ---- what the kernel says of a file whose pages it could not write back: to each open file, and to each once ----
+
+namespace {
+
+struct Writeback {
+  ino_t inode = 0;  // the file that is looked at; 0: none
+  int errors = 0;
+  std::map<int, int> told;  // by descriptor
+};
+Writeback writeback;
+
+// Whether a sync through this descriptor has to tell an error.
+bool tells(int fd) {
+  struct stat facts;
+  if (!writeback.inode || fstat(fd, &facts) != 0 || facts.st_ino != writeback.inode) return false;
+  return std::exchange(writeback.told[fd], writeback.errors) != writeback.errors;
+}
+
+}  // namespace
+
+// In the place of libc's, for the whole program.
+extern "C" int fdatasync(int fd) {
+  if (!tells(fd)) return static_cast<int>(syscall(SYS_fdatasync, fd));
+  errno = EIO;
+  return -1;
+}
+
+extern "C" ssize_t pwritev2(int fd, const struct iovec* parts, int count, off_t offset, int flags) {
+  const ssize_t written = syscall(SYS_pwritev2, fd, parts, count, offset, 0, flags);
+  if (written < 0 || !(flags & RWF_DSYNC) || !tells(fd)) return written;
+  errno = EIO;
+  return -1;
+}
 
 namespace {
 
@@ -29,6 +66,34 @@ void make_two(Client& c, Durability mode) {
 
 void cut(const Lives& lives, uint64_t size) {
   CHECK_EQ(truncate(lives.path("regions/demo/data").c_str(), static_cast<off_t>(size)), 0);
+}
+
+void written_back() {
+  for (const bool before_checkpoint : {true, false})
+    check::test(before_checkpoint ? "a record that could not be written back is told to the flusher, not to the checkpoint"
+                                  : "a slot that could not be written back is told to the checkpoint and to the flusher",
+                [before_checkpoint] {
+                  // The kernel tells each open file once: the checkpoint's slot took the error of the ring's pages, and
+                  // the next fdatasync of the ring said that the record was on the disk.
+                  Lives lives;
+                  lives.options.threads = false;
+                  lives.killed_after([&](Client& c) {
+                    make_two(c, Durability::durable);
+                    struct stat facts;
+                    CHECK_EQ(stat(lives.path("journal").c_str(), &facts), 0);
+                    writeback.inode = facts.st_ino;
+                    Answer answer;
+                    const Bytes frame = make_frame(parts_of({"demo"}, {write_op(0, "new")}));
+                    if (before_checkpoint) CHECK(!c.start(frame, 1, &answer));
+                    writeback.errors++;
+                    CHECK_EQ(c.store->checkpoint_step(), EIO);
+                    if (!before_checkpoint) CHECK(!c.start(frame, 1, &answer));
+                    CHECK(c.store->flush_step());
+                    CHECK_EQ(c.wait(1).code(), Code::flush_failed);
+                    CHECK_EQ(c.write("other", 0, "x"), Code::region_faulted);
+                  });
+                  CHECK_EQ(lives.open().read("demo", 0, 3), std::string("new"));
+                });
 }
 
 void truncated() {
@@ -711,6 +776,7 @@ void full_disks() {
 }  // namespace
 
 int main() {
+  written_back();
   truncated();
   file_systems();
   pid_namespaces();
