@@ -225,12 +225,21 @@ int truncate_to(const File& file, uint64_t size) {
   return retried([&] { return ::ftruncate(file.fd(), static_cast<off_t>(size)); }) == 0 ? 0 : failed();
 }
 
-int allocate_range(const File& file, uint64_t offset, uint64_t length) {
+namespace {
+
+int allocate(const File& file, int mode, uint64_t offset, uint64_t length) {
   if (int injected = HOLDFAST_FAILPOINT("allocate")) return injected;
+  const auto at = static_cast<off_t>(offset), bytes = static_cast<off_t>(length);
   // The plain system call: glibc's posix_fallocate falls back to writing a byte into every block.
-  return retried([&] { return ::fallocate(file.fd(), 0, static_cast<off_t>(offset), static_cast<off_t>(length)); }) == 0
-             ? 0
-             : failed();
+  return retried([&] { return ::fallocate(file.fd(), mode, at, bytes); }) == 0 ? 0 : failed();
+}
+
+}  // namespace
+
+int allocate_range(const File& file, uint64_t offset, uint64_t length) { return allocate(file, 0, offset, length); }
+
+int allocate_inside(const File& file, uint64_t offset, uint64_t length) {
+  return allocate(file, FALLOC_FL_KEEP_SIZE, offset, length);
 }
 
 int allocate_to(const File& file, uint64_t old_size, uint64_t size) {

@@ -75,7 +75,9 @@ int file_facts(const File& file, FileFacts* facts);
 int sync_data(const File& file);
 int sync_all(const File& file);
 int truncate_to(const File& file, uint64_t size);
+// Puts blocks behind a range. The first lets the file grow to the range's end, the second leaves its size as it is.
 int allocate_range(const File& file, uint64_t offset, uint64_t length);
+int allocate_inside(const File& file, uint64_t offset, uint64_t length);
 // Grows to `size` with blocks behind every byte; on failure cuts back to `old_size`. Lets signals and other threads in between.
 int allocate_to(const File& file, uint64_t old_size, uint64_t size);
 int write_all(const File& file, std::span<const uint8_t> bytes, uint64_t offset);

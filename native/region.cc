@@ -188,9 +188,9 @@ Code Region::populate(const File& data, const Mapping& mapping, bool sparse, uin
   uint64_t first = offset / kPageBytes * kPageBytes;
   uint64_t end = (offset + length + kPageBytes - 1) / kPageBytes * kPageBytes;
   if (end > mapping.size()) return Code::region_faulted;
-  // Blocks first: a hole on a full disk says ENOSPC here and SIGBUS there.
+  // Blocks first: a hole on a full disk says ENOSPC here and SIGBUS there. A file that somebody cut must not grow back.
   if (sparse) {
-    int error = allocate_range(data, offset, length);
+    int error = allocate_inside(data, offset, length);
     if (error == ENOSPC || error == EDQUOT) return Code::insufficient_storage;
   }
   int error = populate_write(mapping.data() + first, end - first);
@@ -198,7 +198,7 @@ Code Region::populate(const File& data, const Mapping& mapping, bool sparse, uin
   if (error == EINVAL)  // a kernel before 5.14
     return guarded_touch(mapping.data() + first, end - first) ? Code::ok : Code::region_faulted;
   FileFacts facts;
-  if (file_facts(data, &facts) == 0 && facts.size >= offset + length && allocate_range(data, offset, length) == ENOSPC)
+  if (file_facts(data, &facts) == 0 && facts.size >= offset + length && allocate_inside(data, offset, length) == ENOSPC)
     return Code::insufficient_storage;
   return Code::region_faulted;
 }

@@ -160,6 +160,21 @@ void truncated() {
         });
   }
 
+  check::test("a sparse region whose file was cut is faulted, not filled with zeros", [] {
+    // Blocks for the next batch grew the file back to its length: all that was lost read as zeros, and nothing said so.
+    Lives lives;
+    lives.options.threads = false;
+    Client& c = lives.open();
+    CHECK_EQ(c.create("demo", 1 << 20, Durability::ordered, kMetaSparse), Code::ok);
+    CHECK_EQ(c.write("demo", 0, "old"), Code::ok);
+    CHECK_EQ(c.store->flush(""), Code::ok);
+    cut(lives, 0);
+    CHECK_EQ(c.write("demo", 500000, "x"), Code::region_faulted);
+    CHECK_EQ(std::filesystem::file_size(lives.path("regions/demo/data")), 0u);
+    CHECK(!c.info("demo").fault.empty());
+    CHECK_EQ(c.read("demo", 0, 3), std::string("!region_faulted"));
+  });
+
   check::test("a batch that reads or copies a page that is gone is refused with nothing written", [] {
     Lives lives;
     lives.options.threads = false;
