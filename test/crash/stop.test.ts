@@ -1,7 +1,17 @@
 // stop.test.ts - stops of the real service, one at a time: what each kind of client is told, and the exit codes.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -485,6 +495,12 @@ t.test("a unix socket: made, left to nobody, replaced when stale", async (t) => 
   t.equal((await again.stop()).code, 0);
 });
 
+function dirOf(t: Test): string {
+  const dir = freshDir();
+  t.teardown(() => rmSync(dir, { recursive: true, force: true }));
+  return dir;
+}
+
 /** The service with a listening socket of a service manager. `said`: on both streams. */
 function inheriting(fd: number, dir: string, ...flags: string[]) {
   // The shell knows the process id that it becomes.
@@ -501,7 +517,7 @@ function inheriting(fd: number, dir: string, ...flags: string[]) {
 
 t.test("a socket that a service manager holds outlives the stop", async (t) => {
   const fd = lifecycle.listenTcp("127.0.0.1", 0);
-  const dir = freshDir();
+  const dir = dirOf(t);
   const run = () => inheriting(fd, dir);
   const first = run();
   while (!first.said().includes('"event":"ready"')) await sleep(10);
@@ -525,7 +541,8 @@ t.test("a socket that a service manager holds outlives the stop", async (t) => {
 t.test("a service manager's socket beyond loopback is served to nobody without a token", async (t) => {
   const fd = lifecycle.listenTcp("0.0.0.0", 0);
   t.teardown(() => closeSync(fd));
-  const refused = inheriting(fd, freshDir());
+  const dir = dirOf(t);
+  const refused = inheriting(fd, dir);
   t.strictSame(await once(refused.child, "close"), [78, null]);
   t.match(refused.said(), /^holdfast: 0\.0\.0\.0:\d+ can be reached from other machines: set AUTH_TOKEN, or [^\n]*\n$/);
   const port = Number(/0:(\d+) can be/.exec(refused.said())?.[1]);
@@ -537,7 +554,7 @@ t.test("a service manager's socket beyond loopback is served to nobody without a
     // The kernel has accepted it; whoever comes first has to answer.
     const client = await RawClient.connect(port);
     const answer = client.request("GET", "/v1/regions");
-    const { child, said } = inheriting(fd, freshDir(), flag);
+    const { child, said } = inheriting(fd, dir, flag);
     while (!said().includes('"event":"ready"')) await sleep(10);
     t.equal((await fetch(`http://127.0.0.1:${port}/v1/regions`)).status, status, flag);
     t.ok([status, 503].includes((await answer).status), "503 while the store is being opened");
