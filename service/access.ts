@@ -1,10 +1,15 @@
-// access.ts - who may do what: bearer tokens, one for reading and writing and one for reading only.
+// access.ts - who may do what: bearer tokens, one for reading and writing and one for reading only; and without them, by which
+// names a service on loopback answers.
 import { timingSafeEqual } from "node:crypto";
+import type { IncomingHttpHeaders } from "node:http";
+import { isIP } from "node:net";
 import type { Config } from "./config.js";
 import { Problem } from "./errors.js";
 
 /** `open` is for operations and documentation, which never need a token. */
 export type Access = "open" | "read" | "write";
+
+type AccessSettings = Pick<Config, "auth" | "authToken" | "authTokenRead" | "host" | "socketPath">;
 
 /** Longer tokens can't be configured. */
 const tokenBytesMax = 512;
@@ -19,10 +24,15 @@ export class Tokens {
   private readonly write: Buffer | undefined;
   private readonly read: Buffer | undefined;
   private readonly presented = Buffer.alloc(tokenBytesMax);
+  /** Undefined: it answers by every name. */
+  private readonly ownName: string | undefined;
+  /** A Host that was looked at; nearly every request has the same. */
+  private trustedHost: string | undefined;
 
-  constructor({ authToken, authTokenRead }: Pick<Config, "authToken" | "authTokenRead">) {
+  constructor({ auth, authToken, authTokenRead, host, socketPath }: AccessSettings) {
     this.write = authToken === undefined ? undefined : padded(authToken);
     this.read = authTokenRead === undefined ? undefined : padded(authTokenRead);
+    this.ownName = auth === "none" || authToken !== undefined || socketPath !== undefined ? undefined : host;
   }
 
   /** Whether anybody is asked for a token. */
@@ -31,8 +41,9 @@ export class Tokens {
   }
 
   /** Undefined: go on. */
-  check(authorization: string | undefined, access: Access): Problem | undefined {
-    if (this.write === undefined || access === "open") return undefined;
+  check({ authorization, host }: IncomingHttpHeaders, access: Access): Problem | undefined {
+    if (access === "open") return undefined;
+    if (this.write === undefined) return this.checkName(host);
     if (authorization === undefined) return unauthenticated("A token is needed: Authorization: Bearer TOKEN", "");
     const match = /^bearer +([^\s]+) *$/i.exec(authorization);
     if (match === null || match[1]!.length > tokenBytesMax) {
@@ -46,6 +57,25 @@ export class Tokens {
     if (mayWrite || (mayRead && access === "read")) return undefined;
     if (mayRead) return new Problem("forbidden");
     return unauthenticated("The token is not valid", ', error="invalid_token"');
+  }
+
+  /**
+   * Whoever owns a name can lead it to this machine's loopback, and then a page of his makes every browser here ask what it
+   * likes (DNS rebinding). Such a request says the name; nobody can lead an address elsewhere, or localhost.
+   */
+  private checkName(host: string | undefined): Problem | undefined {
+    if (this.ownName === undefined || host === undefined || host === this.trustedHost) return undefined;
+    const name = host.toLowerCase().replace(/:\d*$/, "");
+    const isOwn = name === this.ownName.toLowerCase() || /^(?:.*\.)?localhost$/.test(name);
+    if (!isOwn && isIP(name.replace(/^\[(.*)\]$/, "$1")) === 0) {
+      const cure = "AUTH_TOKEN sets a token, AUTH=none lets every name in";
+      return unauthenticated(
+        `Without a token only localhost, addresses and HOST are answered, not ${name}: ${cure}`,
+        "",
+      );
+    }
+    this.trustedHost = host;
+    return undefined;
   }
 }
 

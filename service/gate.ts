@@ -63,7 +63,7 @@ export function gateOf({
     reply.header("request-id", request.id);
     const started = clock.now();
     const span = tracing?.begin(request, route);
-    const refusal = refusedByHttp(request.raw) ?? tokens.check(request.headers.authorization, access);
+    const refusal = refusedByHttp(request.raw) ?? tokens.check(request.headers, access);
     const closed = refusal === undefined ? lifecycle.admit(mutating) : undefined;
     const admitted = refusal === undefined && closed === undefined;
     // Emitted once for each response, whether it was sent to its end or the client went away.

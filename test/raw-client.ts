@@ -66,7 +66,7 @@ export class RawClient {
   /** @throws Lost dropped */
   async request(method: string, path: string, body = "", headers: Record<string, string> = {}): Promise<Answer> {
     const all = {
-      host: "test",
+      host: "localhost",
       ...(body && { "content-type": "application/json", "content-length": `${body.length}` }),
       ...headers,
     };

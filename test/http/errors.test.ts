@@ -99,12 +99,12 @@ storeTest("no body gets around its schema", async (t, f) => {
 storeTest("what is not HTTP", async (t, f) => {
   const cases: [string, number, string][] = [
     ["NONSENSE\r\n\r\n", 400, "malformed-request"],
-    ["GET / HTTP/9.9\r\nhost: x\r\n\r\n", 400, "malformed-request"],
-    ["GET / HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n", 400, "malformed-request"],
-    [`GET / HTTP/1.1\r\nhost: x\r\nlong: ${"x".repeat(20_000)}\r\n\r\n`, 431, "headers-too-large"],
-    [`GET /${"x".repeat(20_000)} HTTP/1.1\r\nhost: x\r\n\r\n`, 414, "uri-too-long"],
-    ["POST /v1/regions HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n", 400, "malformed-request"],
-    ["GET /%zz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", 400, "malformed-request"],
+    ["GET / HTTP/9.9\r\nhost: localhost\r\n\r\n", 400, "malformed-request"],
+    ["GET / HTTP/1.1\r\nhost: localhost\r\nbad header\r\n\r\n", 400, "malformed-request"],
+    [`GET / HTTP/1.1\r\nhost: localhost\r\nlong: ${"x".repeat(20_000)}\r\n\r\n`, 431, "headers-too-large"],
+    [`GET /${"x".repeat(20_000)} HTTP/1.1\r\nhost: localhost\r\n\r\n`, 414, "uri-too-long"],
+    ["POST /v1/regions HTTP/1.1\r\nhost: localhost\r\ncontent-length: x\r\n\r\n", 400, "malformed-request"],
+    ["GET /%zz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", 400, "malformed-request"],
   ];
   for (const [bytes, status, code] of cases) {
     const answer = await raw(f, bytes);
@@ -117,7 +117,7 @@ storeTest("what is not HTTP", async (t, f) => {
 
 // Node answers both by itself, without a body: not as a problem like every other.
 storeTest("no Host, or an expectation that nobody knows", async (t, f) => {
-  const expecting = "host: x\r\nexpect: a-miracle\r\n";
+  const expecting = "host: localhost\r\nexpect: a-miracle\r\n";
   const cases: [string, string, string][] = [
     ["GET /livez HTTP/1.1\r\nconnection: close\r\n\r\n", "malformed-request", "/livez"],
     ["GET /v1/regions?limit=1 HTTP/1.1\r\nconnection: close\r\n\r\n", "malformed-request", "/v1/regions"],
@@ -139,13 +139,14 @@ storeTest("no Host, or an expectation that nobody knows", async (t, f) => {
     "GET /livez HTTP/1.0\r\n\r\n",
     "GET /livez HTTP/1.0\r\nexpect: a-miracle\r\n\r\n",
     "GET /livez HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n",
-    "GET /livez HTTP/1.1\r\nhost: x\r\nexpect: 100-Continue\r\nconnection: close\r\n\r\n",
+    "GET /livez HTTP/1.1\r\nhost: localhost\r\nexpect: 100-Continue\r\nconnection: close\r\n\r\n",
   ];
   for (const bytes of fine) t.match(await raw(f, bytes), /^(?:HTTP\/1.1 100 Continue\r\n\r\n)?HTTP\/1.1 200 /, bytes);
 });
 
 storeTest("a body shorter or longer than it says", async (t, f) => {
-  const head = "POST /v1/regions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n";
+  const head =
+    "POST /v1/regions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n";
   const short = await raw(f, `${head}content-length: 100\r\n\r\n{}`, true);
   t.match(short === "" ? { code: "malformed-request" } : problemIn(short), { code: "malformed-request" });
   const chunked = await raw(f, `${head}transfer-encoding: chunked\r\n\r\nzz\r\n`);
@@ -156,8 +157,8 @@ storeTest(
   "a request on which nothing moves is answered 408",
   async (t, f) => {
     for (const bytes of [
-      "POST /v1/regions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{",
-      "PUT /v1/regions/demo/content HTTP/1.1\r\nhost: x\r\nif-none-match: *\r\ncontent-length: 100\r\n\r\nabc",
+      "POST /v1/regions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{",
+      "PUT /v1/regions/demo/content HTTP/1.1\r\nhost: localhost\r\nif-none-match: *\r\ncontent-length: 100\r\n\r\nabc",
       "GET / HT",
     ]) {
       const answer = await raw(f, bytes);
@@ -186,7 +187,10 @@ storeTest(
         return typeof value === "function" ? value.bind(target) : value;
       },
     });
-    const answer = await raw(f, "POST /v1/regions/demo/snapshots HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    const answer = await raw(
+      f,
+      "POST /v1/regions/demo/snapshots HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+    );
     t.match(answer, /^HTTP\/1.1 201 /);
     f.store = store;
   },
@@ -197,19 +201,19 @@ storeTest(
 storeTest("who is refused on the head reads the answer, though the body is still on its way", async (t, f) => {
   await f.region("demo", 8);
   for (let i = 0; i < 20; i++) {
-    const head = "PUT /v1/regions/demo/content HTTP/1.1\r\nhost: x\r\ncontent-length: 33554432\r\n\r\n";
+    const head = "PUT /v1/regions/demo/content HTTP/1.1\r\nhost: localhost\r\ncontent-length: 33554432\r\n\r\n";
     t.match(await raw(f, `${head}${"x".repeat(4 << 20)}`), /^HTTP\/1.1 413 /);
   }
 });
 
 storeTest("a refused body closes its connection, an accepted one does not", async (t, f) => {
-  const head = "POST /v1/regions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+  const head = "POST /v1/regions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
   const answer = await raw(f, `${head}content-length: 99999999\r\n\r\n{`);
   t.match(answer, /^HTTP\/1.1 413 /);
   t.match(answer.toLowerCase(), /connection: close/);
   const two = await raw(
     f,
-    `GET /livez HTTP/1.1\r\nhost: x\r\n\r\nGET /v1/regions/nope HTTP/1.1\r\nhost: x\r\n\r\nGET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n`,
+    `GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\nGET /v1/regions/nope HTTP/1.1\r\nhost: localhost\r\n\r\nGET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n`,
   );
   t.equal(two.match(/HTTP\/1.1 200 OK/g)?.length, 2);
   t.match(two, /HTTP\/1.1 404 Not Found/);

@@ -209,6 +209,41 @@ storeTest("what is served in which state", async (t, f) => {
 });
 
 const tokens = ["--auth-token=write-token", "--auth-token-read=read-token"];
+// A page of a name that leads to loopback (DNS rebinding) had the whole API.
+storeTest("without a token only names that nobody can lead elsewhere are answered", async (t, f) => {
+  for (const host of [
+    "localhost",
+    "LOCALHOST:8080",
+    "app.localhost",
+    "127.0.0.1:1",
+    "[::1]:8080",
+    "10.1.2.3",
+    undefined,
+  ]) {
+    t.equal((await f.get("/v1/regions", host === undefined ? {} : { host })).status, 200, `Host: ${host}`);
+  }
+  for (const host of [
+    "rebound.example",
+    "rebound.example:8080",
+    "localhost.example",
+    "127.0.0.1.example",
+    "[::1].example",
+  ]) {
+    const { json, headers } = await f.get("/v1/regions", { host });
+    t.match(json, { status: 401, code: "unauthenticated", detail: /AUTH_TOKEN.*AUTH=none/ }, host);
+    t.equal(headers["www-authenticate"], 'Bearer realm="holdfast"');
+    t.equal((await f.get("/readyz", { host })).status, 200, "what is open to all is open");
+  }
+});
+
+storeTest(
+  "AUTH=none answers by every name",
+  async (t, f) => {
+    t.equal((await f.get("/v1/regions", { host: "any.example" })).status, 200);
+  },
+  "--auth=none",
+);
+
 storeTest(
   "tokens",
   async (t, f) => {
