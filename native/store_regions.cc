@@ -121,11 +121,12 @@ uint64_t Store::change_bytes(size_t regions, size_t payload_bytes, const Conditi
 // Waits until nothing is pending and the ring has room for a record of `bytes`; then the caller may change regions, for
 // as long as it keeps the lock. The lock is let go meanwhile: on ok, look at everything again.
 Code Store::become_quiet(Lock& lock, uint64_t bytes) {
-  if (unfinished_) return Code::flush_failed;
   changes_waiting_++;  // batches that would have to wait for a sync stand back, or there would always be another one
   Code code = Code::ok;
   while (code == Code::ok && !quiet(bytes)) {
-    if (!wait_applied(lock, head_.lsn))
+    if (unfinished_)  // maybe only since this began: another change was waiting, too
+      code = Code::flush_failed;
+    else if (!wait_applied(lock, head_.lsn))
       code = closing_ ? Code::cancelled : Code::flush_failed;
     else if (bytes > free_bytes() && !wait_for_space(lock, bytes))
       code = closing_ ? Code::cancelled : Code::overloaded;

@@ -70,8 +70,9 @@ void cut(const Lives& lives, uint64_t size) {
 
 void written_back() {
   for (const bool before_checkpoint : {true, false})
-    check::test(before_checkpoint ? "a record that could not be written back is told to the flusher, not to the checkpoint"
-                                  : "a slot that could not be written back is told to the checkpoint and to the flusher",
+    check::test(before_checkpoint
+                    ? "a record that could not be written back is told to the flusher, not to the checkpoint"
+                    : "a slot that could not be written back is told to the checkpoint and to the flusher",
                 [before_checkpoint] {
                   // The kernel tells each open file once: the checkpoint's slot took the error of the ring's pages, and
                   // the next fdatasync of the ring said that the record was on the disk.
@@ -783,6 +784,38 @@ void full_disks() {
         CHECK_EQ(c.create("more", kSize, Durability::fast), Code::ok);
       }
     }
+  });
+
+  check::test("of two changes that wait side by side, the second is refused when the first can't be finished", [] {
+    // It asked again and again whether the store was quiet, with the lock held: nothing was answered any more.
+    Lives lives;
+    lives.killed_after([](Client& c) {
+      alarm(20);
+      make_two(c, Durability::ordered);
+      failpoint::arm("flush_before_sync=sleep:500,rename=eio@1", nullptr);
+      CHECK_EQ(c.write("demo", 0, "new"), Code::ok);
+      Code codes[2];
+      std::thread changes[2];
+      for (size_t i = 0; i < 2; i++)
+        changes[i] = std::thread([&, i] {
+          RegionMeta meta;
+          meta.name = i ? "one" : "two";
+          meta.size = kSize;
+          MetaResult result;
+          std::string why;
+          codes[i] = c.store->create(meta, Conditions{}, &result, &why);
+        });
+      for (std::thread& change : changes) change.join();
+      const bool in_order = codes[0] == Code::unfinished;
+      CHECK_EQ(codes[in_order ? 0 : 1], Code::unfinished);
+      CHECK_EQ(codes[in_order ? 1 : 0], Code::flush_failed);
+      CHECK_EQ(c.write("other", 1, "goes on"), Code::ok);
+      CHECK_EQ(c.read("other", 1, 7), std::string("goes on"));
+    });
+    Client& c = lives.open();
+    CHECK_EQ(c.store->names().size(), 3u);
+    CHECK_EQ(c.read("demo", 0, 3), std::string("new"));
+    CHECK_EQ(c.read("other", 1, 7), std::string("goes on"));
   });
 }
 
