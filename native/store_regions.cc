@@ -165,14 +165,15 @@ Code Store::publish_change(RecordKind kind, std::span<const RecordRegion> named,
   header.meta_bytes = static_cast<uint32_t>(payload.size());
   header.outcome_bytes = static_cast<uint32_t>(conditions.has_key ? sizeof outcome + answer.size() : 0);
   header.checkpoint = static_cast<uint32_t>(journal_.checkpoint().sequence);
-  uint8_t* space = journal_.space_at(head_.position);
-  RecordWriter writer(space, header, head_.crc);
+  const ChainEnd before = head_;
+  uint8_t* space = journal_.space_at(before.position);
+  RecordWriter writer(space, header, before.crc);
   writer.regions(named);
   writer.meta(payload);
   if (conditions.has_key) writer.outcome(outcome, answer);
   uint32_t crc = writer.finish();
   writer.seal(crc);
-  publish_record({head_.lsn + 1, head_.position + reinterpret_cast<const RecordHeader*>(space)->total_bytes, crc});
+  publish_record({before.lsn + 1, before.position + reinterpret_cast<const RecordHeader*>(space)->total_bytes, crc});
   HOLDFAST_FAILPOINT("change_published");
   commits_++;
   if (conditions.has_key) outcomes_.add(outcome, answer, head_.lsn);
@@ -181,8 +182,12 @@ Code Store::publish_change(RecordKind kind, std::span<const RecordRegion> named,
   critical_end();
   if (error) {
     fault_after_sync_error(error);
-    fail(detail, error, "the journal could not be made durable; if the machine lives until then, the next start will");
-    return Code::unfinished;
+    if (kind == RecordKind::meta || kind == RecordKind::replace || kind == RecordKind::remove)
+      // The next start would do the change to what the region takes from now on, a fast one as well.
+      by_incarnation_.at(named[0].incarnation)
+          ->set_fault(std::string("a change of the region could not be made durable: ") + strerror(error), 0);
+    return leave_unfinished(before, error, "the journal could not be made durable; if the machine lives until then",
+                            detail);
   }
   durable_ = head_.lsn;
   HOLDFAST_FAILPOINT("change_synced");

@@ -786,6 +786,100 @@ void full_disks() {
     }
   });
 
+  check::test("a change whose record can't be made durable is finished by the next start", [] {
+    // The next batch of a fast region passed for the last one that was not applied: a change that was told to be committed
+    // never happened, and what the region took since, the change would have undone.
+    using Change = std::function<Code(Store&, const Conditions&, MetaResult*, std::string*)>;
+    const auto resize = [](uint64_t size) {
+      return [size](Store& s, const Conditions& conditions, MetaResult* result, std::string* why) {
+        MetaChange change;
+        change.size = size;
+        return s.update("demo", change, conditions, result, why);
+      };
+    };
+    const auto only_snapshot = [](Store& s) {
+      std::vector<Snapshot> list;
+      s.snapshots("demo", &list);
+      return list.size() == 1 ? list[0].id : 0;
+    };
+    struct Case {
+      const char* name;
+      bool stops;  // batches of the region
+      Change change;
+      std::function<bool(Client&)> done;
+    };
+    const Case cases[] = {
+        {"create", false,
+         [](Store& s, const Conditions& conditions, MetaResult* result, std::string* why) {
+           RegionMeta meta;
+           meta.name = "made";
+           meta.size = kSize;
+           Conditions keyed = conditions;
+           keyed.if_match = keyed.if_match_any = false;
+           return s.create(meta, keyed, result, why);
+         },
+         [](Client& c) { return c.info("made").meta.size == kSize && c.write("made", 9, "x") == Code::ok; }},
+        {"growth", true, resize(2 * kSize), [](Client& c) { return c.info("demo").meta.size == 2 * kSize; }},
+        {"shrinking", true, resize(100), [](Client& c) { return c.info("demo").meta.size == 100; }},
+        {"removal", true,
+         [](Store& s, const Conditions& conditions, MetaResult* result, std::string* why) {
+           return s.remove("demo", conditions, result, why);
+         },
+         [](Client& c) { return !c.store->info("demo"); }},
+        {"restore", true,
+         [&](Store& s, const Conditions& conditions, MetaResult* result, std::string* why) {
+           return s.restore("demo", only_snapshot(s), conditions, result, why);
+         },
+         [](Client& c) { return c.read("demo", 0, 3) == "old"; }},
+        {"snapshot", false,
+         [](Store& s, const Conditions& conditions, MetaResult* result, std::string* why) {
+           return s.make_snapshot("demo", conditions, result, why);
+         },
+         [](Client& c) {
+           std::vector<Snapshot> list;
+           return c.store->snapshots("demo", &list) == Code::ok && list.size() == 2;
+         }},
+        {"removal of a snapshot", false,
+         [&](Store& s, const Conditions& conditions, MetaResult* result, std::string* why) {
+           return s.remove_snapshot("demo", only_snapshot(s), conditions, result, why);
+         },
+         [](Client& c) {
+           std::vector<Snapshot> list;
+           return c.store->snapshots("demo", &list) == Code::ok && list.empty();
+         }},
+    };
+    Conditions conditions;
+    conditions.if_match = conditions.if_match_any = conditions.has_key = true;
+    for (const Case& one : cases) {
+      check::context = one.name;
+      Lives lives;
+      lives.options.threads = false;
+      lives.killed_after([&](Client& c) {
+        MetaResult result;
+        std::string why;
+        make_two(c, Durability::fast);
+        CHECK_EQ(c.store->make_snapshot("demo", Conditions{}, &result, &why), Code::ok);
+        CHECK_EQ(c.write("demo", 0, "new"), Code::ok);
+        failpoint::arm("sync_data=eio@1", nullptr);
+        CHECK_EQ(one.change(*c.store, conditions, &result, &why), Code::unfinished);
+        disarm();
+        CHECK(why.find("next start") != std::string::npos);
+        CHECK_EQ(one.change(*c.store, conditions, &result, &why), Code::idempotency_in_progress);
+        CHECK_EQ(c.write("demo", 50, "x"), one.stops ? Code::region_faulted : Code::ok);
+        CHECK_EQ(c.write("other", 0, "goes on"), Code::ok);
+        CHECK_EQ(c.create("more", kSize, Durability::fast), Code::flush_failed);
+      });
+      Client& c = lives.open();
+      CHECK_EQ(c.recovery().row, RecoveryRow::B);
+      CHECK(one.done(c));
+      CHECK_EQ(c.read("other", 0, 7), std::string("goes on"));
+      MetaResult result;
+      std::string why;
+      CHECK_EQ(one.change(*c.store, conditions, &result, &why), Code::ok);
+      CHECK(result.replayed);
+    }
+  });
+
   check::test("of two changes that wait side by side, the second is refused when the first can't be finished", [] {
     // It asked again and again whether the store was quiet, with the lock held: nothing was answered any more.
     Lives lives;
