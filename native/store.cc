@@ -251,7 +251,8 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
       uint8_t flags = dry_run ? kAnswerDryRun : 0;
       std::vector<uint8_t> built = build_answer(code, flags, staging, blocks);
       if (observes_unsynced && !journal_failed_) {
-        waiters_.push_back({head_.lsn, ticket, std::move(built), regions});
+        // The last record that needs it: what is newer and fast might be waited for by nobody else.
+        waiters_.push_back({pending_.back().lsn, ticket, std::move(built), regions});
         flusher_wake_.notify_one();
         return Progress::waiting;
       }

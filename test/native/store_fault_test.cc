@@ -689,6 +689,37 @@ void failing_syncs() {
   });
 }
 
+void waiting_readers() {
+  check::test("a batch that looks at what waits for a sync is answered by that sync, whatever was committed since", [] {
+    // It waited for the newest record, which nothing had to be synced for: when a change came first and its sync failed,
+    // it was never answered.
+    Lives lives;
+    lives.options.threads = false;
+    Client& c = lives.open();
+    make_two(c, Durability::durable);
+    CHECK_EQ(c.create("quick", kSize, Durability::fast), Code::ok);
+    CHECK_EQ(c.write("quick", 0, "old"), Code::ok);
+    Answer answer;
+    CHECK(!c.start(make_frame(parts_of({"demo"}, {write_op(0, "new")})), 1, &answer));
+    failpoint::arm("flush_before_sync=sleep:400", nullptr);
+    std::thread flusher([&] { c.store->flush_step(); });
+    usleep(150000);
+    CHECK_EQ(c.write("quick", 0, "new"), Code::ok);
+    CHECK(!c.start(make_frame(parts_of({"demo"}, {read_op(0, 3)})), 2, &answer));
+    flusher.join();
+    failpoint::arm("sync_data=eio@1", nullptr);
+    CHECK_EQ(c.create("made", kSize, Durability::fast), Code::unfinished);
+    disarm();
+    c.store->flush_step();
+    if (CHECK(c.answered(2))) {
+      const Answer read = c.wait(2);
+      CHECK_EQ(read.code(), Code::ok);
+      CHECK_EQ(read.data(), std::string("new"));
+    }
+    lives.close(Ended::killed);
+  });
+}
+
 void full_disks() {
   check::test("a full disk refuses a creation, and leaves nothing of it", [] {
     Lives lives;
@@ -925,6 +956,7 @@ int main() {
   control_pages();
 #if defined(HOLDFAST_DEBUG) && HOLDFAST_DEBUG
   failing_syncs();
+  waiting_readers();
   full_disks();
 #endif
   return check::done();
