@@ -328,11 +328,13 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
                             image.length, Code::ok});
       }
       lock.unlock();
-      for (Range& range : ranges) {
-        range.populated =
+      size_t tried = 0;
+      for (Code found = Code::ok; found == Code::ok && tried < ranges.size(); tried++) {
+        Range& range = ranges[tried];
+        found = range.populated =
             Region::populate(range.region->data(), *range.mapping, range.sparse, range.offset, range.length);
-        if (range.populated != Code::ok) break;
       }
+      ranges.resize(tried);
       lock.lock();
       for (const Range& range : ranges) {
         // Resized meanwhile: whatever was found is not about the pages that it has now.

@@ -817,6 +817,28 @@ void full_disks() {
     }
   });
 
+  check::test("a page that no blocks were asked for is not taken for one that has them", [] {
+    // Of a batch on two regions, the first found the disk full and had another size by then. The second had not been
+    // tried, and counted as backed: on a full disk its store would have faulted behind the commit point.
+    Lives lives;
+    lives.options.threads = false;
+    Client& c = lives.open();
+    for (const char* name : {"demo", "other"})
+      CHECK_EQ(c.create(name, 1 << 20, Durability::ordered, kMetaSparse), Code::ok);
+    const Bytes frame = make_frame(parts_of({"demo", "other"}, {write_op(5000, "x"), write_op(5000, "x").in(1)}));
+    failpoint::arm("allocate=sleep:400@1,allocate=enospc@1,allocate=enospc@3", nullptr);
+    Code code = Code::ok;
+    std::thread writer([&] { code = c.run(frame).code(); });
+    usleep(150000);
+    CHECK_EQ(c.resize("demo", 2 << 20), Code::ok);
+    const uint64_t committed = c.store->status().committed;
+    writer.join();
+    disarm();
+    CHECK_EQ(code, Code::insufficient_storage);
+    CHECK_EQ(c.store->status().committed, committed);
+    CHECK_EQ(c.run(frame).code(), Code::ok);
+  });
+
   check::test("a change whose record can't be made durable is finished by the next start", [] {
     // The next batch of a fast region passed for the last one that was not applied: a change that was told to be committed
     // never happened, and what the region took since, the change would have undone.
