@@ -293,6 +293,7 @@ int append_all(const File& file, std::span<const uint8_t> bytes) {
 
 int read_some(const File& file, std::span<uint8_t> into, uint64_t offset, bool cached_only, size_t* got) {
   *got = 0;
+  if (int injected = cached_only ? HOLDFAST_FAILPOINT("read_cached") : 0) return injected;
   while (*got < into.size()) {
     struct iovec part = {into.data() + *got, into.size() - *got};
     ssize_t n = retried([&] {

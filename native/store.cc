@@ -748,9 +748,12 @@ Store::Progress Store::read(const std::string& name, uint64_t offset, uint64_t l
     if (error == EAGAIN) {
       // Cold: bring the pages in without the lock, then copy once more in one piece.
       lock.unlock();
+      HOLDFAST_FAILPOINT("read_cold");
       error = read_some(region->data(), {into, length}, offset, false, &got);
       lock.lock();
-      if (error == 0 && got == length && region->visible_generation == facts->region.generation && !region->removed)
+      // A batch that could not be stored as a whole leaves the generation, and a fault.
+      if (error == 0 && got == length && region->visible_generation == facts->region.generation && !region->removed &&
+          !region->fault_lsn)
         return Progress::done;
       if (error == 0) continue;
     }

@@ -720,6 +720,26 @@ void waiting_readers() {
   });
 }
 
+void cold_reads() {
+  check::test("a read from the disk that a fault of its region overtakes is refused", [] {
+    // It asked for the generation alone, which stays when a batch can't be stored as a whole: half of one was told.
+    Lives lives;
+    lives.options.threads = false;
+    Client& c = lives.open();
+    make_two(c, Durability::fast);
+    failpoint::arm("read_cached=errno:11,read_cold=sleep:400", nullptr);
+    std::string got;
+    std::thread reader([&] { got = c.read("demo", 0, 3); });
+    usleep(150000);
+    cut(lives, 4096);
+    CHECK_EQ(c.run(parts_of({"demo"}, {write_op(0, "new"), write_op(40000, "new")})).code(), Code::region_faulted);
+    reader.join();
+    disarm();
+    CHECK_EQ(got, std::string("!region_faulted"));
+    cut(lives, kSize);
+  });
+}
+
 void full_disks() {
   check::test("a full disk refuses a creation, and leaves nothing of it", [] {
     Lives lives;
@@ -978,6 +998,7 @@ int main() {
   control_pages();
 #if defined(HOLDFAST_DEBUG) && HOLDFAST_DEBUG
   failing_syncs();
+  cold_reads();
   waiting_readers();
   full_disks();
 #endif
