@@ -75,6 +75,7 @@ void Mapping::reset() {
 
 int Mapping::map(const File& file, uint64_t offset, uint64_t length) {
   reset();
+  if (int injected = HOLDFAST_FAILPOINT("map")) return injected;
   void* at = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, file.fd(), static_cast<off_t>(offset));
   if (at == MAP_FAILED) return failed();
   address_ = static_cast<uint8_t*>(at);

@@ -171,8 +171,9 @@ int Region::resized(uint64_t old_size) {
 bool Region::populated(uint64_t offset, uint64_t length) const {
   if (length == 0) return true;
   if (!mapping_->data()) return false;
+  // A size that could not be mapped has pages that nothing is known of.
   for (uint64_t page = offset / kPageBytes; page <= (offset + length - 1) / kPageBytes; page++)
-    if (!(populated_[page / 64] >> (page % 64) & 1)) return false;
+    if (page / 64 >= populated_.size() || !(populated_[page / 64] >> (page % 64) & 1)) return false;
   return true;
 }
 

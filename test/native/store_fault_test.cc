@@ -837,6 +837,29 @@ void full_disks() {
     }
   });
 
+  check::test("a region whose new size can't be mapped is read on, and has it after the next start", [] {
+    // Which of its pages had been in use was known of the old size, and asked of the new one: memory of somebody else.
+    constexpr uint64_t kHuge = uint64_t{1} << 38;
+    Lives lives;
+    lives.options.threads = false;
+    lives.killed_after([](Client& c) {
+      CHECK_EQ(c.create("demo", kSize, Durability::ordered, kMetaSparse), Code::ok);
+      CHECK_EQ(c.write("demo", 0, "old"), Code::ok);
+      c.store->flush_step();
+      failpoint::arm("map=errno:12@1", nullptr);
+      CHECK_EQ(c.resize("demo", kHuge), Code::unfinished);
+      disarm();
+      CHECK_EQ(c.write("demo", kHuge - 4, "x"), Code::region_faulted);
+      CHECK_EQ(c.run(parts_of({"demo"}, {read_op(kHuge - 4, 4)})).data(), std::string(4, '\0'));
+      CHECK_EQ(c.run(parts_of({"demo"}, {read_op(0, 3)})).data(), std::string("old"));
+      CHECK_EQ(c.read("demo", kHuge - 4, 4), std::string(4, '\0'));
+    });
+    Client& c = lives.open();
+    CHECK_EQ(c.info("demo").meta.size, kHuge);
+    CHECK_EQ(c.write("demo", kHuge - 4, "last"), Code::ok);
+    CHECK_EQ(c.read("demo", 0, 3), std::string("old"));
+  });
+
   check::test("a page that no blocks were asked for is not taken for one that has them", [] {
     // Of a batch on two regions, the first found the disk full and had another size by then. The second had not been
     // tried, and counted as backed: on a full disk its store would have faulted behind the commit point.
