@@ -167,7 +167,7 @@ inline constexpr uint64_t kMetaMagic = 0x3141544d46484848;  // "HHHFMTA1"
 inline constexpr uint32_t kMetaReadOnly = 1;
 inline constexpr uint32_t kMetaSparse = 2;
 inline constexpr uint32_t kMetaAdopted = 4;     // the data file is elsewhere, at `path`
-inline constexpr uint32_t kMetaUnverified = 8;  // a fast region that lived through an unclean restart of the machine
+inline constexpr uint32_t kMetaUnverified = 8;  // a fast region after an unclean restart or a failed sync
 
 // Nobody can make a larger region: a file that tells of one is damaged, and the map of its pages would fill the memory.
 inline constexpr uint64_t kRegionBytesMax = uint64_t{1} << 40;

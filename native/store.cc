@@ -490,9 +490,15 @@ void Store::poison(Region* region, const std::string& why, uint64_t lsn) {
   find_poisoned();
 }
 
-// The data file could not be made durable: the kernel may have dropped any page since the checkpoint, and tells that once.
+// The data file could not be made durable: the kernel may have dropped any page since its last sync, and tells that once.
 // The caller holds both locks.
 void Store::poison_after_sync_error(const std::shared_ptr<Region>& region, int error) {
+  if (region->meta.durability == Durability::fast) {
+    // Checkpoints have not synced it: no record tells all of what may be gone. Where that can't be written down, either, a
+    // restart of the machine finds a store that was not closed.
+    distrusted_ = true;
+    mark_unverified(region);
+  }
   poison(region.get(), std::string("the data file could not be made durable: ") + strerror(error),
          journal_.checkpoint().lsn + 1);
 }
@@ -900,6 +906,7 @@ int Store::checkpoint(bool everything) {
   }
   HOLDFAST_FAILPOINT("checkpoint_data_synced");
   lock.lock();
+  next.clean = next.clean && !distrusted_;
   std::vector<Faulted> faulted = faulted_regions();
   lock.unlock();
   int error = save_redo(faulted, next.lsn);

@@ -349,6 +349,7 @@ class Store {
   uint32_t changes_waiting_ = 0;        // changes of regions that wait for pending_ to run empty
   std::optional<ChainEnd> unfinished_;  // before a change that could not be applied; no checkpoint passes it
   uint64_t poisoned_lsn_ = 0;           // the first record that a faulted region needs and no redo file has; 0: none
+  bool distrusted_ = false;             // a fast region may lack what no record has: the store is not closed in order
   bool journal_failed_ = false;         // an fdatasync of the journal failed: only fast regions go on
   bool recovering_ = false;             // images are applied without settling their region
   bool closing_ = false;

@@ -1120,7 +1120,7 @@ export interface Region {
    */
   fault: string | null;
   /**
-   * `unverified`: a `fast` region that lived through an unclean restart of the machine.
+   * `unverified`: a `fast` region that lived through an unclean restart of the machine, or could not be synced.
    */
   integrity: "verified" | "unverified";
   /**

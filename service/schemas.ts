@@ -170,7 +170,8 @@ const region: Schema = {
     integrity: {
       type: "string",
       enum: ["verified", "unverified"],
-      description: "`unverified`: a `fast` region that lived through an unclean restart of the machine.",
+      description:
+        "`unverified`: a `fast` region that lived through an unclean restart of the machine, or could not be synced.",
       examples: ["verified"],
     },
     adopted: { type: "boolean", description: "An operator's own file, mapped in place.", examples: [false] },

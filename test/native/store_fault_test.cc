@@ -592,6 +592,47 @@ void failing_syncs() {
     CHECK_EQ(c.read("other", 0, 2), std::string("on"));
   });
 
+  check::test("a fast region whose data can't be made durable is unverified from then on", [] {
+    // Checkpoints free its records without a sync: what the kernel dropped was in no redo file, and nothing said so.
+    for (const char* way : {"flush", "harden", "close"}) {
+      check::context = way;
+      Lives lives;
+      lives.options.threads = false;
+      Client& c = lives.open();
+      make_two(c, Durability::fast);
+      CHECK_EQ(c.write("demo", 0, "new"), Code::ok);
+      CHECK_EQ(c.store->checkpoint_step(), 0);
+      failpoint::arm("sync_data=eio@1", nullptr);
+      if (way == std::string("flush")) CHECK_EQ(c.store->flush("demo"), Code::flush_failed);
+      MetaChange harder;
+      harder.durability = Durability::durable;
+      if (way == std::string("harden")) CHECK_EQ(c.update("demo", harder), Code::flush_failed);
+      if (way != std::string("close")) CHECK(c.info("demo").meta.flags & kMetaUnverified);
+      lives.close(Ended::killed);
+      disarm();
+      Client& again = lives.open();
+      CHECK(again.recovery().unverified == std::vector<std::string>{"demo"});
+      CHECK_EQ(again.info("demo").durable_generation, 0u);
+      CHECK_EQ(again.update("demo", harder), Code::ok);
+      CHECK(again.info("demo").meta.flags & kMetaUnverified);
+    }
+  });
+
+  check::test("a fast region that can't be marked unverified is so after a restart of the machine", [] {
+    Lives lives;
+    lives.options.threads = false;
+    Client& c = lives.open();
+    make_two(c, Durability::fast);
+    failpoint::arm("sync_data=eio@1,replace=eio", nullptr);
+    CHECK_EQ(c.store->flush("demo"), Code::flush_failed);
+    disarm();
+    lives.close(Ended::killed);
+    lives.other_boot();
+    Client& again = lives.open();
+    CHECK_EQ(again.recovery().row, RecoveryRow::F);
+    CHECK(again.info("demo").meta.flags & kMetaUnverified);
+  });
+
   check::test("a redo file that was redone does not come back with a power cut", [] {
     // Its unlink was never synced: back again, its records were laid over newer ones, which the ring had given up.
     Lives lives;
