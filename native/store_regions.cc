@@ -381,7 +381,7 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
   std::shared_ptr<Region> region;
   RegionMeta meta;
   std::vector<uint8_t> encoded;
-  bool resized = false, hardened = false;
+  bool resized = false, crosses_fast = false;
   for (;;) {
     Code code = Code::ok;
     if (closing_) return Code::cancelled;
@@ -399,8 +399,8 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
     meta.meta_generation++;
     meta.modified_us = now_us();
     resized = meta.size != region->meta.size;
-    hardened = region->meta.durability == Durability::fast && meta.durability != Durability::fast;
-    if ((resized || hardened) && region->faulted()) return Code::region_faulted;
+    crosses_fast = (region->meta.durability == Durability::fast) != (meta.durability == Durability::fast);
+    if ((resized || crosses_fast) && region->faulted()) return Code::region_faulted;
     if (resized && region->snapshotting) return Code::snapshot_in_progress;
     if (resized && (region->meta.flags & kMetaReadOnly) && (meta.flags & kMetaReadOnly)) return Code::region_read_only;
     if (meta.size < region->meta.size && !conditions.if_match && !conditions.if_generation) {
@@ -425,7 +425,7 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
     uint64_t bytes = change_bytes(1, encoded.size(), conditions);
     if (quiet(bytes)) {
       // A sync of the data that fails needs the records since the checkpoint: none may be written meanwhile that frees them.
-      if (!(resized || hardened) || no_checkpoint.owns_lock() || no_checkpoint.try_lock()) break;
+      if (!(resized || crosses_fast) || no_checkpoint.owns_lock() || no_checkpoint.try_lock()) break;
       changes_waiting_++;
       lock.unlock();
       no_checkpoint.lock();
@@ -440,8 +440,9 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
     if (code != Code::ok) return code;
   }
 
-  if (hardened) {
-    // What was written without a sync must not tear under a promise that begins now.
+  if (crosses_fast) {
+    // What was written without a sync must not tear under a promise that begins now; and what was promised so far must be on
+    // the disk before checkpoints pass over the region.
     if (int error = sync_data(region->data())) {
       poison_after_sync_error(region, error);
       return Code::flush_failed;

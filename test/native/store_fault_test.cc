@@ -564,6 +564,30 @@ void failing_syncs() {
     CHECK_EQ(again.resize("demo", 2 * kSize), Code::ok);
   });
 
+  check::test("a region becomes fast when what it promised before is on the disk", [] {
+    // Checkpoints pass over it from then on: a power cut lost batches that had been acknowledged as durable.
+    Lives lives;
+    lives.options.threads = false;
+    Client& c = lives.open();
+    make_two(c, Durability::durable);
+    CHECK_EQ(c.store->checkpoint_step(), 0);
+    CHECK_EQ(c.write("demo", 4094, "last"), Code::ok);
+    MetaChange softer;
+    softer.durability = Durability::fast;
+    failpoint::arm("sync_data=eio@1", nullptr);
+    CHECK_EQ(c.update("demo", softer), Code::flush_failed);
+    disarm();
+    CHECK(!c.info("demo").fault.empty());
+    CHECK(c.info("demo").meta.durability == Durability::durable);
+    CHECK_EQ(c.write("other", 0, "x"), Code::ok);
+    lives.close();
+    patch_file(lives.path("regions/demo/data"), 4094, "\0\0\0\0", 4);
+    Client& again = lives.open();
+    CHECK_EQ(again.read("demo", 4094, 4), std::string("last"));
+    CHECK_EQ(again.update("demo", softer), Code::ok);
+    CHECK_EQ(again.info("demo").durable_generation, again.info("demo").generation);
+  });
+
   check::test("a region that is hardened while a checkpoint is written does not hold the journal's words back", [] {
     // Its failed sync asked for records that the checkpoint had just freed: `applied` fell behind the checkpoint, which
     // the next start took for corruption.
