@@ -372,8 +372,10 @@ void Store::redo_saved(const std::shared_ptr<Region>& region) {
   std::vector<uint8_t> bytes;
   int error = open_at(region->directory(), "redo", O_RDWR, &file);
   if (!error) error = read_whole(file, size_t{1} << 32, &bytes);
+  if (error) bytes.clear();  // what could not be read is no half record, to be cut off
   size_t at = 0;
   uint64_t first = 0, last = 0;
+  const uint64_t freed = journal_.checkpoint().lsn;
   // All of them, also behind a failure: what they say of lsns and generations holds.
   while (at + sizeof(RecordHeader) <= bytes.size()) {
     const auto* record = reinterpret_cast<const RecordHeader*>(bytes.data() + at);
@@ -399,15 +401,27 @@ void Store::redo_saved(const std::shared_ptr<Region>& region) {
     at += record->total_bytes;
     report_.redone += !error;
   }
+  // Half a record at the end is what a kill left of an append, and the ring still has it whole. What the ring has given up is
+  // nowhere else.
+  bool damaged = false;
+  for (size_t rest = at; rest + sizeof(RecordHeader) <= bytes.size(); rest += kRecordAlign) {
+    const auto* record = reinterpret_cast<const RecordHeader*>(bytes.data() + rest);
+    damaged = damaged || (record->magic == kRecordMagic && record->lsn > last && record->lsn <= freed);
+  }
+  if (damaged && !error) error = EBADMSG;
   if (!error) error = sync_data(region->data());
   if (!error) error = remove_file_at(region->directory(), "redo");
   // Or a power cut could bring it back, when the ring has given up the newer records of the same bytes.
   if (!error) error = sync_all(region->directory());
   if (error) {
-    // Half a record at the end, which the ring still has whole, would hide what is appended next.
-    if (at < bytes.size()) truncate_to(file, at);
-    region->set_fault(std::string("earlier batches could not be redone: ") + strerror(error), first);
-    region->saved_lsn = region->last_lsn = last;
+    // Half a record would hide what is appended next.
+    if (at < bytes.size() && !damaged) truncate_to(file, at);
+    // Whatever the file says, or would if it could be read: the data lacks batches.
+    region->set_fault(
+        std::string("earlier batches could not be redone: ") + (damaged ? "the redo file is damaged" : strerror(error)),
+        first ? first : 1);
+    region->last_lsn = last;
+    region->saved_lsn = std::max(last, freed);
   }
 }
 

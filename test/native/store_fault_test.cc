@@ -17,7 +17,7 @@ using namespace holdfast;
 using namespace holdfast::frames;
 using namespace holdfast::stores;
 
-// ---- what the kernel says of a file whose pages it could not write back: to each open file, and to each once ----
+// ---- what the kernel says of a file that the disk fails on: of pages it could not write back, to each open file once ----
 
 namespace {
 
@@ -27,6 +27,7 @@ struct Writeback {
   std::map<int, int> told;  // by descriptor
 };
 Writeback writeback;
+ino_t unreadable = 0;  // the file that can't be read; 0: none
 
 // Whether a sync through this descriptor has to tell an error.
 bool tells(int fd) {
@@ -40,6 +41,14 @@ bool tells(int fd) {
 // In the place of libc's, for the whole program.
 extern "C" int fdatasync(int fd) {
   if (!tells(fd)) return static_cast<int>(syscall(SYS_fdatasync, fd));
+  errno = EIO;
+  return -1;
+}
+
+extern "C" ssize_t preadv2(int fd, const struct iovec* parts, int count, off_t offset, int flags) {
+  struct stat facts;
+  if (!unreadable || fstat(fd, &facts) != 0 || facts.st_ino != unreadable)
+    return syscall(SYS_preadv2, fd, parts, count, offset, 0, flags);
   errno = EIO;
   return -1;
 }
@@ -198,6 +207,96 @@ void truncated() {
     CHECK_EQ(answer.data(), std::string("first\0\0\0second", 14));
     c.store->flush_step();
     CHECK_EQ(c.read("quick", 8, 14), std::string("first\0\0\0second", 14));
+  });
+
+  for (const bool opens : {true, false})
+    check::test(opens ? "a redo file that can't be read keeps its region from being read and stored to, and stays whole"
+                      : "a redo file that can't be opened keeps its region from being read and stored to",
+                [opens] {
+                  // The torn data was shown as whole, and newer records were stored, over which the file's older ones came later.
+                  Lives lives;
+                  lives.options.threads = false;
+                  const std::string redo = lives.path("regions/demo/redo"), aside = lives.directory / "redo";
+                  lives.killed_after([&](Client& c) {
+                    make_two(c, Durability::ordered);
+                    CHECK_EQ(c.run(parts_of({"demo"}, {write_op(0, "new"), write_op(40000, "new")})).code(), Code::ok);
+                    cut(lives, 4096);
+                    c.store->flush_step();
+                    CHECK_EQ(c.store->checkpoint_step(), 0);
+                    CHECK_EQ(c.write("other", 0, "on"), Code::ok);
+                  });
+                  cut(lives, kSize);
+                  struct stat facts;
+                  CHECK_EQ(stat(redo.c_str(), &facts), 0);
+                  if (opens) {
+                    unreadable = facts.st_ino;
+                  } else {
+                    std::filesystem::rename(redo, aside);
+                    std::filesystem::create_directory(redo);
+                  }
+                  const auto faulted = [](Client& c) {
+                    return c.recovery().faulted == std::vector<std::string>{"demo"};
+                  };
+                  lives.killed_after(
+                      [&](Client& c) {
+                        CHECK_EQ(c.recovery().row, RecoveryRow::B);
+                        CHECK(faulted(c));
+                        CHECK_EQ(c.read("demo", 0, 3), std::string("!region_faulted"));
+                        CHECK_EQ(control_of(lives, "demo").sequence & 1, 1u);
+                        MetaChange labels;
+                        labels.labels = "{}";
+                        CHECK_EQ(c.update("demo", labels), Code::ok);
+                        CHECK_EQ(c.write("other", 0, "and on"), Code::ok);
+                      },
+                      !opens);
+                  // The change of the labels names the region: its record must not hold the journal's words behind the checkpoint.
+                  lives.killed_after(
+                      [&](Client& c) {
+                        CHECK(c.recovery().row != RecoveryRow::C);
+                        CHECK(faulted(c));
+                      },
+                      !opens);
+                  unreadable = 0;
+                  if (!opens) {
+                    std::filesystem::remove(redo);
+                    std::filesystem::rename(aside, redo);
+                  }
+                  Client& c = lives.open();
+                  CHECK(c.recovery().row != RecoveryRow::C);
+                  CHECK(c.recovery().faulted.empty());
+                  CHECK_EQ(c.read("demo", 0, 3), std::string("new"));
+                  CHECK_EQ(c.read("demo", 40000, 3), std::string("new"));
+                  CHECK_EQ(c.read("other", 0, 6), std::string("and on"));
+                });
+
+  check::test("a redo file with a damaged record faults its region and is kept", [] {
+    // It was read up to there and unlinked: the records behind were nowhere any more.
+    for (const uint64_t damaged : {0, 1}) {
+      check::context = "record " + std::to_string(damaged);
+      Lives lives;
+      lives.options.threads = false;
+      Client& c = lives.open();
+      make_two(c, Durability::ordered);
+      for (const char* text : {"one", "two"}) CHECK_EQ(c.write("demo", 40000, text), Code::ok);
+      cut(lives, 4096);
+      c.store->flush_step();
+      CHECK_EQ(c.store->checkpoint_step(), 0);
+      lives.close();
+      cut(lives, kSize);
+      const std::string redo = lives.path("regions/demo/redo");
+      const Bytes whole = file_bytes(redo);
+      const uint64_t at = damaged * reinterpret_cast<const RecordHeader*>(whole.data())->total_bytes + 100;
+      const uint8_t flipped = whole[at] ^ 1;
+      patch_file(redo, at, &flipped, 1);
+      CHECK(lives.open().recovery().faulted == std::vector<std::string>{"demo"});
+      lives.close(Ended::killed);
+      if (!CHECK(std::filesystem::exists(redo))) continue;
+      patch_file(redo, at, &whole[at], 1);
+      CHECK(file_bytes(redo) == whole);
+      Client& again = lives.open();
+      CHECK(again.recovery().faulted.empty());
+      CHECK_EQ(again.read("demo", 40000, 3), std::string("two"));
+    }
   });
 
   check::test("a process that is killed with a faulted region loses none of its batches", [] {
