@@ -243,13 +243,24 @@ Code Store::recover(std::string* detail) {
     if (redoing) region->sequence_open();
     redo_saved(region);
   }
+  const auto lacked = [&](const RecordHeader* record) {
+    RecordReader reader(record);
+    for (uint32_t i = 0; i < record->region_count; i++) {
+      auto it = by_incarnation_.find(reader.region(i).incarnation);
+      if (it != by_incarnation_.end() && it->second->fault_lsn && it->second->fault_lsn <= record->lsn) return true;
+    }
+    return false;
+  };
+  bool unbroken = true;  // no region lacks a record so far
   for (const RecordHeader* record : chain) {
     bool again = redoing && record->lsn > after;
     if (HOLDFAST_MUTANT("redo_marks_first") && again) __atomic_store_n(&words_->applied, record->lsn, __ATOMIC_RELEASE);
     if (int failed = redo(record, again))
       return fail(detail, failed, "can't redo record " + std::to_string(record->lsn) + " of " + dir);
     report_.redone += again;
-    if (again && report_.row == RecoveryRow::B && after == applied)
+    unbroken = unbroken && !(again && lacked(record));
+    // Once a region could not take its record, a start that follows a kill in this one has to offer it again.
+    if (again && unbroken && report_.row == RecoveryRow::B && after == applied)
       __atomic_store_n(&words_->applied, record->lsn, __ATOMIC_RELEASE);
     HOLDFAST_FAILPOINT("recovery_record_redone");
   }

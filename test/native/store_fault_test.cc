@@ -781,6 +781,30 @@ void failing_syncs() {
     CHECK_EQ(third.write("demo", 40000, "newer"), Code::ok);
   });
 
+  check::test("a recovery that is killed after it faulted a region leaves that region's record to the next one", [] {
+    // `applied` went past the record, and the file was whole again: nothing redid it.
+    Lives lives;
+    lives.options.threads = false;
+    lives.killed_after([&](Client& c) {
+      make_two(c, Durability::ordered);
+      CHECK_EQ(c.store->checkpoint_step(), 0);
+      CHECK_EQ(c.run(parts_of({"demo"}, {write_op(0, "new"), write_op(40000, "new")})).code(), Code::ok);
+      for (int i = 0; i < 2; i++) CHECK_EQ(c.write("other", 0, "on"), Code::ok);
+    });
+    cut(lives, 4096);
+    CHECK(WIFSIGNALED(Lives::in_process([&] {
+      failpoint::arm("recovery_record_redone=kill@2", nullptr);
+      Client c(lives.options);
+    })));
+    cut(lives, kSize);
+    Client& c = lives.open();
+    CHECK_EQ(c.recovery().row, RecoveryRow::B);
+    CHECK(c.recovery().faulted.empty());
+    CHECK_EQ(c.read("demo", 0, 3), std::string("new"));
+    CHECK_EQ(c.read("demo", 40000, 3), std::string("new"));
+    CHECK_EQ(c.read("other", 0, 2), std::string("on"));
+  });
+
   check::test("a fast region whose sync failed long ago does not hold the journal's words back", [] {
     // It took nothing since: with no record to save, its redo file was never said to be complete, and `applied` stayed
     // behind the checkpoint, which the next start took for corruption.
