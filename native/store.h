@@ -244,6 +244,7 @@ class Store {
   Code open_regions(std::string* detail);
   Code recover(std::string* detail);
   int redo(const RecordHeader* record, bool again);
+  int keep_journal(std::string* name);
   int mark_unverified(const std::shared_ptr<Region>& region);
   void redo_saved(const std::shared_ptr<Region>& region);
   int fresh_chain();

@@ -15,6 +15,8 @@ namespace holdfast {
 
 namespace {
 
+constexpr char kCorruptName[] = "journal.corrupt";  // of the first one that is kept; journal.corrupt-2 and so on follow
+
 Code fail(std::string* detail, int error, const std::string& what) {
   *detail = what + ": " + strerror(error);
   return file_code(error);
@@ -206,16 +208,16 @@ Code Store::recover(std::string* detail) {
     gone = committed > end.lsn ? std::min(committed - end.lsn, gone_max) : 0;
     report_.detail = "the journal ends at record " + std::to_string(end.lsn) +
                      (same ? ", but " + std::to_string(committed) + " were committed"
-                           : ", its newest checkpoint is damaged, and there were more") +
-                     "; kept as journal.corrupt";
-    // A second name, not a rename: without a journal the next start, after a kill here, would find nothing wrong.
-    int kept = link_at(root_, "journal", "journal.corrupt");
-    if (!kept || kept == EEXIST) kept = sync_all(root_);
-    if (kept) return fail(detail, kept, "can't keep " + dir + "/journal");
+                           : ", its newest checkpoint is damaged, and there were more");
+    std::string name;
+    if (int kept = keep_journal(&name)) return fail(detail, kept, "can't keep " + dir + "/journal");
+    report_.detail += "; kept as " + name;
     for (auto& [name, region] : regions_)
       if (int marked = mark_unverified(region)) return fail(detail, marked, "can't mark region " + name);
   }
-  if (exists_at(root_, "journal.corrupt")) {
+  std::vector<std::string> names;
+  if (int listed = list_directory(root_, &names)) return fail(detail, listed, "can't list " + dir);
+  if (std::any_of(names.begin(), names.end(), [](const auto& name) { return name.starts_with(kCorruptName); })) {
     // For as long as nobody has looked: a restart makes no batch whole.
     for (auto& [name, region] : regions_) {
       (void)name;
@@ -265,7 +267,6 @@ Code Store::recover(std::string* detail) {
     HOLDFAST_FAILPOINT("recovery_record_redone");
   }
   recovering_ = false;
-  std::vector<std::string> names;
   if (int listed = list_directory(root_, &names)) return fail(detail, listed, "can't list " + dir);
   for (const std::string& name : names)
     if (name.starts_with(".new-") || name.starts_with(".old-"))
@@ -308,7 +309,13 @@ Code Store::recover(std::string* detail) {
       anew.sequence = 1;
       anew.lsn = std::max(end.lsn, committed);
       anew.salt = random_u64();
-      error = Journal::create(root_, options_.journal_bytes, options_.regions_max, anew);
+      // A kill before the next slot must find the generations, and a slot has to have room for all of them.
+      for (auto& [name, region] : regions_) {
+        (void)name;
+        anew.regions.push_back({region->meta.incarnation, region->visible_generation});
+      }
+      const uint32_t capacity = std::max(options_.regions_max, static_cast<uint32_t>(regions_.size()));
+      error = Journal::create(root_, options_.journal_bytes, capacity, anew);
       if (!error) error = journal_.open(root_);
       head_ = applied_end_ = {anew.lsn, 0, 0};
     }
@@ -323,6 +330,26 @@ Code Store::recover(std::string* detail) {
   __atomic_store_n(&words_->doing, uint64_t{0}, __ATOMIC_RELAXED);
   report_.ms = (monotonic_us() - started) / 1000.0;
   return Code::ok;
+}
+
+// Gives the journal a second name of its own. Not a rename: without a journal the next start, after a kill here, would find
+// nothing wrong. errno value.
+int Store::keep_journal(std::string* name) {
+  FileFacts journal;
+  int error = file_facts(journal_.file(), &journal);
+  for (int number = 1; !error; number++) {
+    *name = kCorruptName + (number > 1 ? "-" + std::to_string(number) : "");
+    error = link_at(root_, "journal", *name);
+    if (!error) break;
+    if (error != EEXIST) return error;
+    // Taken: by an earlier journal, or by this one before a kill.
+    File kept;
+    FileFacts facts;
+    error = open_at(root_, *name, O_RDONLY, &kept);
+    if (!error) error = file_facts(kept, &facts);
+    if (!error && facts.device == journal.device && facts.inode == journal.inode) break;
+  }
+  return error ? error : sync_all(root_);
 }
 
 int Store::mark_unverified(const std::shared_ptr<Region>& region) {

@@ -85,14 +85,14 @@ class Checker {
   }
 
   void check_names() {
-    static const std::set<std::string> known = {"store.lock", "journal",    "regions",        "snapshots",
-                                                "outcomes.0", "outcomes.1", "journal.corrupt"};
+    static const std::set<std::string> known = {"store.lock", "journal",    "regions",
+                                                "snapshots",  "outcomes.0", "outcomes.1"};
     std::vector<std::string> names;
     list_directory(root_, &names);
     for (const std::string& name : names) {
       // An unfinished creation or removal, or a journal that was being made: the next open takes them away.
       const bool unfinished = name.starts_with(".new-") || name.starts_with(".old-") || name == "journal.new";
-      if (known.contains(name) || (unfinished && killed())) continue;
+      if (known.contains(name) || name.starts_with("journal.corrupt") || (unfinished && killed())) continue;
       problem(name + " does not belong here");
     }
   }

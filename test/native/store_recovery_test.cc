@@ -148,6 +148,45 @@ void rows() {
     CHECK_EQ(lives.open().write("fast", 0, "x"), Code::ok);
   });
 
+  check::test("C: each corrupt journal is kept, the second one as well", [] {
+    // The first one's name was taken: the second was said to be kept, and was not.
+    Lives lives;
+    Bytes kept[2];
+    for (Bytes& journal : kept) {
+      lives.killed_after([](Client& c) {
+        if (c.store->names().empty()) make_three(c);
+      });
+      StoreWords words = words_of(lives);
+      words.applied = words.committed + 1;
+      patch_file(lives.path("store.lock"), 0, &words, sizeof words);
+      journal = file_bytes(lives.path("journal"));
+      Client& c = lives.open();
+      CHECK_EQ(c.recovery().row, RecoveryRow::C);
+      lives.close();
+    }
+    CHECK(file_bytes(lives.path("journal.corrupt")) == kept[0]);
+    CHECK(file_bytes(lives.path("journal.corrupt-2")) == kept[1]);
+    // Either one keeps the doubt alive.
+    std::filesystem::remove(lives.path("journal.corrupt"));
+    CHECK_EQ(lives.open().recovery().faulted.size(), 3u);
+    lives.close();
+    std::filesystem::remove(lives.path("journal.corrupt-2"));
+    CHECK(lives.open().recovery().faulted.empty());
+  });
+
+  check::test("C: a store with more regions than its next journal was to have room for opens again", [] {
+    // The table of regions went beyond its slot, which was no checkpoint then.
+    Lives lives;
+    lives.killed_after(make_three);
+    StoreWords words = words_of(lives);
+    words.applied = words.committed + 1;
+    patch_file(lives.path("store.lock"), 0, &words, sizeof words);
+    lives.options.regions_max = 2;
+    CHECK_EQ(lives.open().recovery().row, RecoveryRow::C);
+    lives.close();
+    CHECK_EQ(lives.open().store->names().size(), 3u);
+  });
+
   check::test("C: counts that contradict each other are corruption, too", [] {
     Lives lives;
     lives.killed_after([](Client& c) {
@@ -770,6 +809,26 @@ void kills() {
     CHECK_EQ(c.recovery().row, RecoveryRow::F);
     CHECK_EQ(c.info("demo").generation, 1u);
     CHECK_EQ(c.read("demo", 0, 5), std::string("first"));
+  });
+
+  check::test("C: a kill after the new journal is there takes no generation back", [] {
+    // It knew of no region: every generation began anew, and an entity tag matched bytes that it never stood for.
+    Lives lives;
+    lives.options.threads = false;
+    lives.killed_after([](Client& c) {
+      make_three(c);
+      for (int i = 0; i < 3; i++) write_three(c, "hello");
+    });
+    StoreWords words = words_of(lives);
+    words.applied = words.committed + 1;
+    patch_file(lives.path("store.lock"), 0, &words, sizeof words);
+    CHECK(WIFSIGNALED(Lives::in_process([&] {
+      failpoint::arm("write_synced=kill@1", nullptr);
+      Client c(lives.options);
+    })));
+    Client& c = lives.open();
+    CHECK_EQ(c.recovery().faulted.size(), 3u);
+    for (const char* name : {"fast", "ordered", "durable"}) CHECK(c.info(name).generation >= 3);
   });
 
   check::test("nothing is redone before its record is on the disk", [] {
