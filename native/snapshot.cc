@@ -83,7 +83,9 @@ void SnapshotCopy::save(const Mapping& from, uint64_t offset, uint64_t length) {
   if (error_ || length == 0 || HOLDFAST_MUTANT("snapshot_misses_copy_on_write")) return;
   // Whole pages, whatever the batch stores of them: a page that is taken is never looked at again.
   const uint64_t first = offset / kPageBytes * kPageBytes;
-  const uint64_t end = (offset + length + kPageBytes - 1) / kPageBytes * kPageBytes;
+  const uint64_t end = HOLDFAST_MUTANT("snapshot_saves_part_of_page")
+                           ? offset + length
+                           : (offset + length + kPageBytes - 1) / kPageBytes * kPageBytes;
   for (const auto& [at, bytes] : take(first, end - first)) {
     // From the mapping by a system call: of a file that was cut it says EFAULT, where a load would raise SIGBUS.
     error_ = from.data() ? write_copy(to_, {from.data() + at, bytes}, at) : EFAULT;

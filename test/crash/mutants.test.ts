@@ -115,6 +115,10 @@ const mutants: Record<string, Mutant> = {
     bug: "a page that a batch changes while it is copied is not saved first",
     by: native("store_snapshots_test", "a batch that lands while pages are copied"),
   },
+  snapshot_saves_part_of_page: {
+    bug: "of a page that a batch changes in part while it is copied, the rest is not saved",
+    by: native("store_snapshots_test", "whatever is stored while it is made"),
+  },
   lease_not_asked: {
     bug: "two processes write to one store",
     by: native("store_test", "a store that is in use is refused, or waited for"),
