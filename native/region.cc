@@ -222,6 +222,16 @@ void Region::sequence_close(uint64_t generation) {
 
 bool Region::sequence_settled() const { return (__atomic_load_n(&control()->sequence, __ATOMIC_ACQUIRE) & 1) == 0; }
 
+uint64_t Region::generation_left(const uint8_t boot_id[16], bool same_files) const {
+  const holdfast_control* c = control();
+  FileFacts facts;
+  if (c->magic != HOLDFAST_CONTROL_MAGIC || memcmp(c->boot_id, boot_id, sizeof c->boot_id) != 0 ||
+      c->incarnation != meta.incarnation || !sequence_settled() || !data_.open() || file_facts(data_, &facts) != 0)
+    return 0;
+  if (!same_files && (c->data_device != facts.device || c->data_inode != facts.inode)) return 0;
+  return holdfast_generation(c);
+}
+
 bool Region::store(uint64_t offset, const uint8_t* bytes, uint64_t length) {
   if (!mapping_->data()) return false;
   return guarded_store(mapping_->data() + offset, bytes, length);

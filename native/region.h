@@ -41,6 +41,7 @@ class Region {
   uint64_t generation = 0;          // of the last committed batch
   uint64_t visible_generation = 0;  // of the last applied one
   uint64_t durable_generation = 0;  // of the last one that survives a power cut
+  uint64_t settled_generation = 0;  // of the last one that a killed process left whole, during a recovery; 0: not known
   uint64_t acknowledged_lsn = 0;    // the last record whose batch was answered before it was applied
   uint32_t pending = 0;             // committed records that wait to be applied
   bool dirty = false;               // applied images that no fdatasync has covered since the last checkpoint began
@@ -86,6 +87,9 @@ class Region {
   void sequence_open();                      // odd: readers wait
   void sequence_close(uint64_t generation);  // even: 2 x generation
   bool sequence_settled() const;
+  // The generation that a process of this boot left settled for mapped readers; 0 if it left a batch half applied or the
+  // control page is not this boot's. `same_files`: the page is taken for that of these files.
+  uint64_t generation_left(const uint8_t boot_id[16], bool same_files) const;
   // Word-wise stores into the mapping between the two. False: SIGBUS; any part may be written.
   bool store(uint64_t offset, const uint8_t* bytes, uint64_t length);
 

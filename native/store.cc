@@ -522,6 +522,9 @@ bool Store::apply_images(const RecordHeader* record, const std::vector<Image>* s
   for (uint32_t i = 0; i < record->region_count && i < regions.size(); i++) {
     auto it = by_incarnation_.find(reader.region(i).incarnation);
     regions[i] = it == by_incarnation_.end() ? nullptr : it->second.get();
+    // A recovery leaves alone what its region has.
+    if (regions[i] && recovering_ && reader.region(i).generation <= regions[i]->settled_generation)
+      regions[i] = nullptr;
     if (regions[i]) regions[i]->sequence_open();
   }
   bool early = HOLDFAST_MUTANT("even_before_last_byte");

@@ -238,11 +238,15 @@ Code Store::recover(std::string* detail) {
       return fail(detail, synced, "can't make " + dir + "/journal durable");
     HOLDFAST_FAILPOINT("recovery_journal_synced");
   }
-  // A mapped reader sees one unsettled region until the last record is redone, not the states in between.
+  // A mapped reader sees one unsettled region until the last record is redone, not the states in between. A fast region may
+  // be settled ahead of an earlier record that was not applied, and be read meanwhile: older batches laid over it, under the
+  // sequence that it has again in the end, would look like nothing had happened.
   recovering_ = true;
   for (auto& [name, region] : regions_) {
     (void)name;
-    if (redoing) region->sequence_open();
+    if (report_.row == RecoveryRow::B)
+      region->settled_generation = region->generation_left(boot, options_.assume_same_files);
+    if (redoing && !region->settled_generation) region->sequence_open();
     redo_saved(region);
   }
   const auto lacked = [&](const RecordHeader* record) {
