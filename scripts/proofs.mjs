@@ -59,7 +59,7 @@ export const proofs = {
   },
   "http-model": {
     promise: "a batch does what it says",
-    how: "random batches of every operation, guard and overflow policy, over HTTP and in a plain model in memory: the same answers, refusals and bytes, in each durability",
+    how: "random batches of one region, of every operation and overflow policy, with guards of generations, values and bytes, over HTTP and in a plain model in memory: the same answers, refusals and bytes, in each durability",
     counted: { batches: "batches" },
     ...test("http/model", "--runs=1000"),
   },

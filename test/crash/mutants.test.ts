@@ -209,7 +209,10 @@ async function verdict(t: Test, name: string, by: Finder): Promise<string | unde
   }
   if ("fuzzer" in by) {
     const { broken } = await fuzz(by.fuzzer, { seconds: 100, seed: seedOf(t), env: { HOLDFAST_MUTANTS: name } });
-    return broken;
+    // A limit of time or memory that is reached says nothing of the mistake.
+    return broken !== undefined && /^(?:broken: |SUMMARY: \w+Sanitizer|.*: runtime error: )/.test(broken)
+      ? broken
+      : undefined;
   }
   if ("program" in by) {
     const env = { HOLDFAST_MUTANTS: name, CHECK_ONLY: by.test };

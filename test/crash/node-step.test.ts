@@ -11,7 +11,7 @@ import { runRig } from "./rig.js";
 const { values } = parseArgs({ options: { points: { type: "string" } }, strict: false });
 const points = Number(values.points ?? 100_000);
 // Small, because all of it is copied for each judgement.
-const flags = ["--journal-bytes=64KiB", "--batch-bytes-max=8KiB", "--regions-max=8"];
+const flags = ["--journal-bytes=64KiB", "--batch-bytes-max=8KiB", "--regions-max=8", "--checkpoint-interval-ms=100"];
 
 async function serviceFor(t: Test, env: NodeJS.ProcessEnv): Promise<{ service: ServiceProcess; args: string[] }> {
   const service = await ServiceProcess.ready({ flags, env });

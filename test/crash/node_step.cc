@@ -200,7 +200,8 @@ class Run {
 
  private:
   bool wanted() const {
-    return totals.points < settings_.points || totals.by_function[0] == 0 || totals.by_function[1] == 0;
+    return totals.points < settings_.points ||
+           std::count(std::begin(totals.by_function), std::end(totals.by_function), 0) > 0;
   }
 
   void locate() {

@@ -4,6 +4,7 @@ import { Random } from "../../docker/drill/random.js";
 import { RawClient } from "../raw-client.js";
 import { seedOf } from "../seed.js";
 import { freshDir, ServiceProcess } from "../service-process.js";
+import { slowness } from "../slowness.js";
 import { checkStore } from "./rig.js";
 import { mixCount, Witnesses } from "./witnesses.js";
 
@@ -60,11 +61,12 @@ t.test("a standby takes over", { timeout: 300_000 }, async (t) => {
     writer = standby;
   }
   tookMs.sort((a, b) => a - b);
-  const [median, worst] = [tookMs[tookMs.length >> 1]!, tookMs.at(-1)!].map((ms) => ms.toFixed(1));
+  const [median, worst] = [tookMs[tookMs.length >> 1]!, tookMs.at(-1)!];
   t.comment(
-    `${takeovers} takeovers, kill to ready: median ${median} ms, worst ${worst} ms; ${witnesses.answered} batches answered`,
+    `${takeovers} takeovers, kill to ready: median ${median.toFixed(1)} ms, worst ${worst.toFixed(1)} ms; ${witnesses.answered} batches answered`,
   );
-  t.ok(tookMs[0]! < 1000, "a takeover is a matter of milliseconds, not of a start");
+  const slower = slowness();
+  t.ok(median < 500 * slower && worst < 2000 * slower, `a takeover takes no start (slowness ${slower.toFixed(1)})`);
   t.equal((await writer.stop("SIGTERM")).code, 0);
   await t.resolves(checkStore(dir, "closed"), "the store is consistent");
 });

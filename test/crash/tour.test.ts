@@ -127,7 +127,10 @@ tap.test("the tour with a real file", { timeout: 180_000 }, async (t) => {
     // Beside the reader that still looks: it must not see the recovery's steps either.
     ({ child, url } = await start(directory, file));
     t.equal(await watching, 0, `the C reader saw whole batches only: ${seen.trim()}`);
-    snapshots += Number(/settled (\d+)/.exec(seen)?.[1]);
+    const settled = Number(/settled (\d+)/.exec(seen)?.[1]);
+    const generations = Number(/generations (\d+)/.exec(seen)?.[1]);
+    t.ok(settled > 0 && generations > 1, `it saw batches come: ${settled} snapshots, ${generations} generations`);
+    snapshots += settled;
 
     const descriptor = openSync(file, "r");
     for (const [index, ledger] of ledgers.entries()) {

@@ -59,6 +59,12 @@ export class Witnesses {
     );
   }
 
+  /** Batches that were acknowledged to clients of a region that is durable; of loads that have ended. */
+  durableAnswered(loads: readonly Load[]): number {
+    const durable = loads.filter((_, at) => mixes[at]!.includes("durable"));
+    return durable.reduce((sum, load) => sum + load.acknowledged, 0);
+  }
+
   /** Ends the clients. @throws with what an answer alone shows to be wrong */
   async stop(loads: readonly Load[]): Promise<void> {
     for (const load of loads) {

@@ -19,6 +19,7 @@ interface Input {
 }
 
 const runs = runsOr(40);
+const manyRuns = 500;
 const regionBytes = 256;
 /** Stands for the id of the snapshot that there is when the request is sent. */
 const anySnapshot = "0000000000000001";
@@ -288,7 +289,9 @@ storeTest(
           { numRuns: fewer ? 1 : runs, seed },
         );
         const told = Object.entries(statuses).map(([status, count]) => `${count} x ${status}`);
-        t.pass(`${operation.operationId}: ${told.join(", ")}`);
+        // Few inputs of some operations get behind the first checks; of many some must.
+        const isReached = Object.keys(statuses).some((status) => Number(status) < 300);
+        t.ok(isReached || runs < manyRuns, `${operation.operationId}: ${told.join(", ")}`);
       }
     }
     t.comment(`figures: ${JSON.stringify({ inputs: tried, failures: 0, seed })}`);
