@@ -614,6 +614,7 @@ int Store::flush_once(Lock& lock) {
   if (HOLDFAST_MUTANT("sync_error_ignored")) error = 0;
   HOLDFAST_FAILPOINT("flush_synced");
   lock.lock();
+  if (HOLDFAST_MUTANT("target_after_sync")) target = head_.lsn;
   flushes_++;
   if (error) {
     fault_after_sync_error(error);

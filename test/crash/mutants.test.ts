@@ -41,6 +41,10 @@ const mutants: Record<string, Mutant> = {
     bug: "a durable batch is answered before its record is on the disk",
     by: native("store_test", "every durability takes batches"),
   },
+  target_after_sync: {
+    bug: "a flush answers what was committed while it synced",
+    by: native("store_fault_test", "a durable batch that is committed while a flush syncs"),
+  },
   key_not_journaled: {
     bug: "the outcome of an idempotency key is not in the record",
     by: native("store_recovery_test", "B: committed batches that were not applied"),

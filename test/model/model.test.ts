@@ -35,6 +35,7 @@ const models: Model[] = [
       "APPLY_BEFORE_SYNC",
       "ANSWERED_BEFORE_SYNC",
       "NO_SYNC",
+      "TARGET_AFTER_SYNC",
       "APPLIED_BEFORE_APPLY",
       "DIRTY_BEFORE_APPLY",
       "REDO_BEFORE_SYNC",

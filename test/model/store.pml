@@ -36,7 +36,9 @@ byte committed, applied;
 
 /* The process: gone with a kill. */
 byte life;     /* which one */
+byte threads;  /* of this life that have begun; the threads of the last one are gone before its recovery begins */
 bool serving = true; /* its recovery is over; the first life finds an empty store */
+bool locked;   /* the store's lock: the writer holds it for a whole batch, the flusher not while it syncs */
 bool dirty;    /* applied bytes that no sync has covered since the last checkpoint began */
 byte freed;    /* the ring may be reused up to this lsn */
 
@@ -93,8 +95,6 @@ inline publish(lsn_) {
 }
 
 inline commit() {
-  n = committed + 1;
-  d_step { ids++; in_flight = ids }
 #ifdef APPLY_BEFORE_PUBLISH
   apply(ids);
 #endif
@@ -112,28 +112,36 @@ inline commit() {
 #ifndef PUBLISH_BEFORE_RECORD
   publish(n);
 #endif
-  /* The answer of an ordered batch. */
-  kill_promise = n;
-#ifdef ANSWERED_BEFORE_SYNC
-  cut_promise = n;
-#endif
 #ifdef APPLY_BEFORE_SYNC
   apply(ids);
 #endif
-  n = 0
+  /* The answer of an ordered batch. */
+  d_step {
+    kill_promise = n;
+#ifdef ANSWERED_BEFORE_SYNC
+    cut_promise = n;
+#endif
+    n = 0;
+    locked = false
+  }
 }
 
 /* ---- the flusher: one sync for all that waits, then apply in lsn order ---- */
 
 inline flush() {
-  target = committed;
+  /* Batches are begun and committed meanwhile, before the journal is synced and after. */
 #ifndef NO_SYNC
   sync_journal();
 #endif
-  cut_promise = target;
+  atomic {
+    !locked -> locked = true;
+#ifdef TARGET_AFTER_SYNC
+    target = committed;
+#endif
+    cut_promise = target
+  }
   do
-  :: applied < target ->
-    n = applied + 1;
+  :: atomic { applied < target -> n = applied + 1 }
 #ifdef APPLIED_BEFORE_APPLY
     applied = n;
 #endif
@@ -141,16 +149,16 @@ inline flush() {
     dirty = true;
 #endif
     apply(memory.ring[place(n)].id);
-    /* The store's lock: no checkpoint begins between the bytes, that they are dirty, and that they are applied. */
+    /* No checkpoint begins between the bytes, that they are dirty, and that they are applied. */
     d_step {
 #ifndef DIRTY_BEFORE_APPLY
       dirty = true;
 #endif
-      applied = n
+      applied = n;
+      n = 0
     }
-  :: else -> break
-  od;
-  atomic { n = 0; target = 0 }
+  :: atomic { applied == target -> target = 0; locked = false; break }
+  od
 }
 
 /* ---- recovery ---- */
@@ -243,25 +251,44 @@ active proctype writer() {
 again:
   atomic { own = life; n = 0; target = 0 }
   {
+    threads == 2;
     if
     :: !serving && words_valid -> recover_from_kill(); judge()
     :: !serving && !words_valid -> recover_from_cut(); judge()
     :: serving
     fi;
     do
-    :: committed < BATCHES && committed + 1 - freed <= PLACES -> commit()
-    :: applied < committed -> flush()
+    :: atomic {
+        !locked && committed < BATCHES && committed + 1 - freed <= PLACES -> locked = true;
+        n = committed + 1;
+        ids++;
+        in_flight = ids
+      }
+      commit()
     od
   } unless { life != own };
   goto again
 }
 
-/* Beside the writer, as in the service. */
+/* Beside the writer, as in the service; so is the checkpointer. */
+active proctype flusher() {
+  byte n, target, own;
+again:
+  atomic { own = life; threads++; n = 0; target = 0 }
+  {
+    do
+    :: atomic { serving && !locked && applied < committed -> target = committed }
+      flush()
+    od
+  } unless { life != own };
+  goto again
+}
+
 active proctype checkpointer() {
   byte to, own;
   bool was_dirty;
 again:
-  atomic { own = life; to = 0; was_dirty = false }
+  atomic { own = life; threads++; to = 0; was_dirty = false }
   {
     do
     :: atomic {
@@ -271,15 +298,20 @@ again:
       }
 #ifndef CHECKPOINT_WITHOUT_DATA_SYNC
       if
-      :: was_dirty -> sync_data()
+      :: atomic { was_dirty -> sync_data(); was_dirty = false }
       :: else
       fi;
 #endif
       memory.checkpoint = to;
+      d_step {
 #ifndef SLOT_NOT_SYNCED
-      write_slot();
+        disk.checkpoint = memory.checkpoint;
+        disk.salt = memory.salt;
 #endif
-      d_step { freed = to; to = 0; was_dirty = false }
+        freed = to;
+        to = 0;
+        was_dirty = false
+      }
     od
   } unless { life != own };
   goto again
@@ -290,7 +322,7 @@ again:
 
 active proctype nemesis() {
   do
-  :: atomic { faults < FAULTS -> faults++; life++; serving = false; dirty = false; freed = 0 }
+  :: atomic { faults < FAULTS -> faults++; life++; serving = false; threads = 0; locked = false; dirty = false; freed = 0 }
   :: atomic {
       faults < FAULTS -> faults++;
       maybe(disk.a = memory.a);
@@ -302,6 +334,8 @@ active proctype nemesis() {
       maybe(write_slot());
       life++;
       serving = false;
+      threads = 0;
+      locked = false;
       dirty = false;
       freed = 0;
       copy_ring(memory, disk);

@@ -877,7 +877,32 @@ void failing_syncs() {
   });
 }
 
-void waiting_readers() {
+void waiters() {
+  check::test("a durable batch that is committed while a flush syncs is not answered by that flush", [] {
+    for (const char* during : {"flush_before_sync", "flush_synced"}) {
+      Lives lives;
+      lives.options.threads = false;
+      Client& c = lives.open();
+      make_two(c, Durability::durable);
+      Answer answer;
+      CHECK(!c.start(make_frame(parts_of({"demo"}, {write_op(0, "first")})), 1, &answer));
+      failpoint::arm((std::string(during) + "=sleep:400").c_str(), nullptr);
+      std::thread flusher([&] { c.store->flush_step(); });
+      usleep(150000);
+      CHECK(!c.start(make_frame(parts_of({"demo"}, {write_op(0, "other")})), 2, &answer));
+      CHECK(!c.answered(1));
+      flusher.join();
+      disarm();
+      CHECK(c.answered(1));
+      CHECK(!c.answered(2));
+      CHECK_EQ(c.info("demo").durable_generation, c.info("demo").generation - 1);
+      CHECK_EQ(c.read("demo", 0, 5), std::string("first"));
+      c.store->flush_step();
+      CHECK(c.answered(2));
+      CHECK_EQ(c.read("demo", 0, 5), std::string("other"));
+    }
+  });
+
   check::test("a batch that looks at what waits for a sync is answered by that sync, whatever was committed since", [] {
     // It waited for the newest record, which nothing had to be synced for: when a change came first and its sync failed,
     // it was never answered.
@@ -1210,7 +1235,7 @@ int main() {
 #if defined(HOLDFAST_DEBUG) && HOLDFAST_DEBUG
   failing_syncs();
   cold_reads();
-  waiting_readers();
+  waiters();
   full_disks();
 #endif
   return check::done();
