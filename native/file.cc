@@ -177,7 +177,10 @@ int remove_tree_at(const File& directory, const std::string& name) {
     if (error == EISDIR || error == EPERM) error = remove_tree_at(tree, entry);
     if (error) return error;
   }
-  return ::unlinkat(directory.fd(), name.c_str(), AT_REMOVEDIR) == 0 ? 0 : failed();
+  if (::unlinkat(directory.fd(), name.c_str(), AT_REMOVEDIR) == 0) return 0;
+  // A predecessor may be removing it as well, on its way out.
+  const int error = failed();
+  return error == ENOENT ? 0 : error;
 }
 
 bool exists_at(const File& directory, const std::string& name) {

@@ -149,7 +149,8 @@ int listener_close(int fd, bool shared, std::vector<int>* connections) {
   const int accepted = shared ? 0 : listener_accept_all(fd, connections);
   if (dup3(spare, fd, O_CLOEXEC) < 0) return fail_closing(spare);
   close(spare);
-  return accepted;
+  // Those that no descriptor is left for are reset: to say so would lose the others.
+  return accepted == EMFILE || accepted == ENFILE ? 0 : accepted;
 }
 
 }  // namespace holdfast

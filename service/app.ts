@@ -79,6 +79,8 @@ export async function buildApp(parts: AppParts, { documented = false } = {}): Pr
     // Node's own 400 has no body; the gate refuses in its place, and so it does what Node would answer with a bare 417.
     http: { requireHostHeader: false },
   });
+  // Who has sent his request may close his side (nc -N does); he is answered all the same.
+  Object.assign(app.server, { httpAllowHalfOpen: true });
   app.server.on("checkExpectation", (request, response) => app.server.emit("request", request, response));
   // With `logger: false` all requests share this one silent logger. Given our voice, it tells Fastify's own warnings.
   const { trace, debug, info, warn, error, fatal } = log;

@@ -107,12 +107,16 @@ function deadline(ms: number, over: () => void): () => void {
   };
 }
 
-/** One request over `agent`, once. Never rejects: an attempt without a status says why there is no answer. */
+/**
+ * One request over `agent`, once. Never rejects: an attempt without a status says why there is no answer. `closed` is asked
+ * before anything is sent: an agent that is destroyed still connects for those that wait in it.
+ */
 export function exchange(
   target: Target,
   agent: HttpAgent,
   ask: RawRequest,
   { connectMs, answerMs }: Timeouts,
+  closed: () => boolean = () => false,
 ): Promise<{ attempt: Attempt; answer: RawAnswer | undefined }> {
   return new Promise((resolve) => {
     const attempt = begun();
@@ -131,13 +135,16 @@ export function exchange(
       end(undefined, code);
       call.destroy();
     };
-    let cancel = deadline(connectMs, () => giveUp("connect_timeout"));
+    let cancel = (): void => {};
     const connected = (): void => {
       attempt.connectedAt ??= now();
       cancel();
       if (!done) cancel = deadline(answerMs, () => giveUp("answer_timeout"));
     };
+    // Until now it may have waited for one of the agent's connections, which is no fault of the network.
     call.on("socket", () => {
+      if (closed()) return giveUp("closed");
+      cancel = deadline(connectMs, () => giveUp("connect_timeout"));
       attempt.reused = call.reusedSocket;
     });
     whenConnected(target, call, connected);

@@ -58,6 +58,7 @@ export class Client {
   readonly #target: Target;
   readonly #agent: HttpAgent;
   readonly #options: ClientOptions;
+  #closed = false;
 
   /** `where`: `http://host:port`, `https://host`, `unix:/path/of/socket`, or a target. @throws TypeError */
   constructor(where: string | Target, options: ClientOptions = {}) {
@@ -69,6 +70,7 @@ export class Client {
 
   /** Ends its connections. Calls under way fail. */
   close(): void {
+    this.#closed = true;
     this.#agent.destroy();
   }
 
@@ -88,10 +90,13 @@ export class Client {
     const raw = this.#requestOf(name, (ask ?? {}) as AnyAsk);
     const retries = new Retries(retrying);
     for (;;) {
-      const { attempt, answer } = await exchange(this.#target, this.#agent, raw, this.#timeouts());
+      const isClosed = () => this.#closed;
+      const { attempt, answer } = await exchange(this.#target, this.#agent, raw, this.#timeouts(), isClosed);
       onAttempt?.(attempt, answer);
       if (answer !== undefined && answer.status < 400) return answerOf(answer, retries.attempts);
-      await retries.after(answer === undefined ? new ConnectionError(attempt) : problemOf(answer));
+      const failure = answer === undefined ? new ConnectionError(attempt) : problemOf(answer);
+      if (this.#closed) throw failure;
+      await retries.after(failure);
     }
   }
 

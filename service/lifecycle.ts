@@ -245,7 +245,20 @@ export class Lifecycle implements LifecycleView {
     }
 
     this.#enter("draining");
-    rescued += this.#adopt(connections, listener.close());
+    for (let closed = false; !closed; ) {
+      try {
+        rescued += this.#adopt(connections, listener.close());
+        closed = true;
+      } catch (error) {
+        // At the limit of descriptors, of which it needs one: connections that wait for nothing give theirs.
+        if (this.#mustForce()) {
+          this.#log.error({ event: "listener_stuck", err: error }, "the listener could not be closed");
+          return this.#force(connections);
+        }
+        connections.sweep(false);
+        await nextTick();
+      }
+    }
     const closedAt = this.#elapsed();
     this.#log.info({ event: "listener_closed", rescued, ms: round(closedAt) }, "listener closed");
     // Behind a busy event loop the lame duck ended later, and so does the patience with those who were just rescued.

@@ -17,6 +17,9 @@ signals.install();
 // Until there is somebody to drain for. Loading takes most of the start and doesn't let the event loop turn.
 signals.exitAtOnce(exitCodes.clean);
 
+// A log whose reader has gone, or whose disk is full, is no reason to end: what it would have said is lost, and no batch.
+for (const stream of [process.stdout, process.stderr]) stream.on("error", () => {});
+
 let fail = (error: unknown): void => {
   say(error instanceof Error ? (error.stack ?? error.message) : String(error));
   signals.exit(exitCodes.uncaught);
@@ -86,18 +89,20 @@ opening.catch((error: unknown) => {
 
 const tracing = config.tracing && (await (await import("./tracing.js")).startTracing(config.tracing, log));
 const { buildApp } = await import("./app.js");
-let store: Awaited<typeof opening>["store"] | undefined;
+let store: Awaited<typeof opening> | undefined;
 const app = await buildApp({ config, store: () => store, lifecycle, tracing });
 lifecycle.watch(app.server);
 lifecycle.stopSignal.addEventListener("abort", () => void tracing?.flush(flushMsMax));
 lifecycle.beforeExit(async () => {
   const spans = tracing?.flush(Math.min(flushMsMax, config.drainSoftMs - signals.view().elapsedMs - closingMs));
   await app.close();
-  await store?.close();
   await spans;
+  // Last: with it goes the lease, and a standby takes over.
+  await store?.close();
 });
 await app.ready();
 
+const { RunRecord } = await import("./run-record.js");
 const { Listener } = await import("./listener.js");
 const listener = listen();
 signals.exitAtOnce(config.shutdownMode === "immediate" ? exitCodes.cut : undefined);
@@ -113,11 +118,13 @@ if (!lifecycle.closing()) {
 
 const opened = await opening;
 if (!lifecycle.closing()) {
-  store = opened.store;
+  store = opened;
+  // Not before: a run that is ended while it starts says nothing of how it ended.
+  const record = new RunRecord(config.dataDir);
   // Its fault guard is in place from here on, and stays there whoever listens to SIGBUS.
   signals.watchBus();
-  signals.recordPath(opened.record.path);
-  lifecycle.ready(opened.record);
+  signals.recordPath(record.path);
+  lifecycle.ready(record);
   const { row, redone, ms, faulted, unverified, detail } = store.status().recovery;
   log.info({ event: "ready", ms: sinceStart(), recovery: { row, redone, ms } }, "ready");
   if (faulted.length + unverified.length > 0) {

@@ -1,9 +1,8 @@
-// open-store.ts - the store of a run: opened, with every file that the command line names adopted as a region, and the
-// record of the last run read. Nothing of HTTP.
-import { realpathSync, statSync } from "node:fs";
+// open-store.ts - the store of a run: opened, with every file that the command line names adopted as a region. Nothing of
+// HTTP.
+import { realpathSync, type Stats, statSync } from "node:fs";
 import { Store, StoreError } from "../native/index.js";
 import type { Config, Mapping } from "./config.js";
-import { RunRecord } from "./run-record.js";
 
 /** Codes of a store that somebody has to look at settings, rights or another process for. */
 const mendableCodes = new Set(["lease_held", "unsupported_file_system", "permission_denied", "insufficient_storage"]);
@@ -23,12 +22,12 @@ export class StoreRefused extends Error {
  * Waits while another process holds the store; `onStandby` is called then.
  * @throws StoreRefused
  */
-export async function openStore(config: Config, onStandby: () => void): Promise<{ store: Store; record: RunRecord }> {
+export async function openStore(config: Config, onStandby: () => void): Promise<Store> {
   const store = await refusing(`the store in ${config.dataDir} can't be opened`, () =>
     Store.open({ ...config, dir: config.dataDir }, onStandby),
   );
   for (const mapping of config.map) await adopt(store, mapping);
-  return { store, record: new RunRecord(config.dataDir) };
+  return store;
 }
 
 /** The file becomes a region in place; the second start with the same --map finds that it is one. */
@@ -39,8 +38,7 @@ async function adopt(store: Store, { name, path }: Mapping): Promise<void> {
     if (known.adoptedPath !== null && realpath(known.adoptedPath) === realpath(path)) return;
     throw new StoreRefused(`${what}: there is another region of this name`, true);
   }
-  const stat = statSync(path, { throwIfNoEntry: false });
-  if (stat === undefined) throw new StoreRefused(`${what}: there is no such file`, true);
+  const stat = statOf(path, what);
   const region = { name, size: stat.size, labels: "{}", sparse: false, adoptPath: path };
   await refusing(what, async () => {
     try {
@@ -51,6 +49,17 @@ async function adopt(store: Store, { name, path }: Mapping): Promise<void> {
       await store.create({ ...region, durability: "ordered" });
     }
   });
+}
+
+/** @throws StoreRefused */
+function statOf(path: string, what: string): Stats {
+  try {
+    const stat = statSync(path, { throwIfNoEntry: false });
+    if (stat !== undefined) return stat;
+  } catch (error) {
+    throw new StoreRefused(`${what}: ${(error as Error).message}`, true);
+  }
+  throw new StoreRefused(`${what}: there is no such file`, true);
 }
 
 function realpath(path: string): string {

@@ -5,6 +5,7 @@ import {
   closeSync,
   existsSync,
   openSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -649,4 +650,28 @@ t.test("a start that finds regions in doubt says so, in the log and of each regi
   const region = await (await fetch(`http://127.0.0.1:${second.port}/v1/regions/quick`)).json();
   t.match(region, { integrity: "unverified" });
   await second.stop();
+});
+
+// The error of standard output was nobody's: it ended the process with code 1 in place of the drain.
+t.test("a log whose reader has gone ends nothing", async (t) => {
+  const service = await started(t);
+  await createRegion(service, "a", 4096);
+  service.child.stdout?.destroy();
+  service.kill("SIGTERM");
+  t.equal((await service.ended).code, 0);
+});
+
+// Closing the listener needs a descriptor; without one the drain was an uncaught error.
+t.test("a stop at the limit of descriptors drains", async (t) => {
+  const by = ["sh", "-c", 'ulimit -n 60; exec "$@"', "sh", process.execPath, main] as const;
+  const service = await started(t, { by });
+  const sockets = Array.from({ length: 100 }, () => connect(service.port, "127.0.0.1").on("error", () => {}));
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy();
+  });
+  await sleep(200);
+  t.ok(readdirSync(`/proc/${service.child.pid}/fd`).length >= 59, "none is left");
+  service.kill("SIGTERM");
+  const { code } = await service.ended;
+  t.equal(code, 0, service.stderr);
 });

@@ -200,6 +200,30 @@ t.test("a server that never answers", async (t) => {
   t.match(await failureOf(client.call("getVersion")), { how: "lost", code: "answer_timeout" });
 });
 
+// The time to connect ran while a call waited for one of the client's own connections.
+t.test("calls beyond the number of connections wait, however long", async (t) => {
+  const url = await serve(t, (_request, response) => {
+    setTimeout(() => response.writeHead(200, { "content-type": "application/json" }).end("{}"), 100);
+  });
+  const client = clientOn(t, url, { connectionsMax: 1, attemptsMax: 1, timeouts: { connectMs: 150 } });
+  const answers = await Promise.all(Array.from({ length: 6 }, () => client.call("getVersion")));
+  t.equal(answers.length, 6);
+});
+
+// They were sent again over new connections.
+t.test("calls under way fail when the client is closed", async (t) => {
+  let asked = 0;
+  const url = await serve(t, () => {
+    asked++;
+  });
+  const client = clientOn(t, url, { connectionsMax: 1 });
+  const calls = [1, 2].map(() => failureOf(client.call("getVersion")));
+  while (asked === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  client.close();
+  for (const failure of await Promise.all(calls)) t.type(failure, ConnectionError);
+  t.equal(asked, 1);
+});
+
 t.test("a client that was held up sees what came meanwhile before it gives up", async (t) => {
   const service = await ServiceProcess.ready({ flags: ["--auth=none"] });
   t.teardown(() => service.remove());

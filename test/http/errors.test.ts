@@ -197,6 +197,14 @@ storeTest(
   "--request-idle-ms-max=100",
 );
 
+// Node ended the connection as soon as its client had closed his side: a durable batch was committed, and nobody told.
+storeTest("who closes his side after the request is answered", async (t, f) => {
+  await f.region("demo", 64, { durability: "durable" });
+  const body = JSON.stringify({ ops: [{ op: "write", offset: 0, data: "AAAA" }] });
+  const head = "POST /v1/regions/demo/batches HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
+  t.match(await raw(f, `${head}content-length: ${body.length}\r\n\r\n${body}`, true), /^HTTP\/1.1 200 /);
+});
+
 // The connection was reset with the rest of the body unread, and the reset overtook the answer.
 storeTest("who is refused on the head reads the answer, though the body is still on its way", async (t, f) => {
   await f.region("demo", 8);
