@@ -42,13 +42,20 @@ inline leave(last) {
 #endif
 }
 
-/* critical_begin of an outermost section: fetch_add, then a look at what was there. */
+/* What critical_begin of an outermost section does: fetch_add, then a look at what was there. */
 inline enter(refused, last) {
 #ifdef LOOKS_THEN_ENTERS
   refused = stopping;
   if
   :: refused
   :: else -> sections++
+  fi
+#else
+#ifdef TWO_STEP_COUNTER
+  refused = stopping;
+  if
+  :: refused
+  :: else -> read = sections; sections = read + 1
   fi
 #else
   d_step {
@@ -60,10 +67,44 @@ inline enter(refused, last) {
   :: else
   fi
 #endif
+#endif
+}
+
+/* critical_begin and critical_end: the thread's own depth tells which section is its outermost. */
+inline begin(depth, refused, last) {
+  if
+  :: depth == 0 -> enter(refused, last)
+#ifdef REFUSES_NESTED
+  :: else -> enter(refused, last)
+#else
+  :: else
+#endif
+  fi;
+  if
+  :: refused
+  :: else -> depth++
+  fi
+}
+inline end(depth, last) {
+  depth--;
+  if
+#ifdef TWO_STEP_COUNTER
+  :: depth == 0 ->
+    read = sections;
+    sections = read - 1;
+    if
+    :: stopping && sections == 0 -> exit_process()
+    :: else
+    fi
+#else
+  :: depth == 0 -> leave(last)
+#endif
+  :: else
+  fi
 }
 
 active [THREADS] proctype thread() provided (!exited) {
-  byte turn;
+  byte turn, depth;
   bool refused, last;
 #ifdef TWO_STEP_COUNTER
   byte read;
@@ -72,38 +113,19 @@ active [THREADS] proctype thread() provided (!exited) {
   :: turn == SECTIONS -> break
   :: else ->
     turn++;
-#ifdef TWO_STEP_COUNTER
-    refused = stopping;
-    if
-    :: refused
-    :: else -> read = sections; sections = read + 1
-    fi;
-#else
-    enter(refused, last);
-#endif
+    begin(depth, refused, last);
     if
     :: refused -> break
     :: else
     fi;
     inside++;
-    /* Half of the work is done: a nested section must not be refused the other half. */
-#ifdef REFUSES_NESTED
-    enter(refused, last);
+    /* Half of the work is done: a nested section must not be refused the other half, nor its end be the last one out. */
+    begin(depth, refused, last);
     assert(!refused);
-    leave(last);
-#endif
+    end(depth, last);
     promised++;
     inside--;
-#ifdef TWO_STEP_COUNTER
-    read = sections;
-    sections = read - 1;
-    if
-    :: stopping && sections == 0 -> exit_process()
-    :: else
-    fi
-#else
-    leave(last)
-#endif
+    end(depth, last)
   od;
   resting++
 }
