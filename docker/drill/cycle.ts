@@ -13,6 +13,7 @@ import {
   retryAmbiguous,
   scan,
   Unjudged,
+  Violated,
   type Violation,
 } from "./judge.js";
 import { Ledger } from "./ledger.js";
@@ -110,8 +111,13 @@ export interface CyclePlan {
 }
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+/** A limit of waiting: what is waited for keeps the program alive, and the limit does not when that has come. */
+const timeLimit = (ms: number): Promise<undefined> =>
+  new Promise((resolve) => setTimeout(() => resolve(undefined), ms).unref());
 /** Longer is a service that hangs: the cycle is over and it is killed. */
 const hungMs = 30_000;
+/** From the end of a service to its code being told, by an engine on a busy machine. */
+const endToldMs = 1000;
 /** Of a record: the first ones. */
 const dropsKept = 40;
 
@@ -122,6 +128,8 @@ export class Drilled {
   #load: Load | undefined;
   #launch = "";
   #hasRegions = false;
+  /** Once it was, a start that fails is a failure to come back, and none of the machine or the settings. */
+  #wasReady = false;
 
   constructor(
     readonly backend: Backend,
@@ -131,7 +139,10 @@ export class Drilled {
     public random: Random,
   ) {}
 
-  /** The running service, started if there is none or another launch is wanted. */
+  /**
+   * The running service, started if there is none or another launch is wanted. @throws Violated when it ends or hangs in
+   * a start after an earlier one had succeeded; Unjudged when no start has, or something armed or the machine can be why
+   */
   async running(launch: Launch): Promise<{ instance: Instance; readyMs: number | undefined }> {
     if (this.#instance !== undefined && this.#launch === JSON.stringify(launch)) {
       return { instance: this.#instance, readyMs: undefined };
@@ -143,15 +154,29 @@ export class Drilled {
     const started = now();
     const instance = await this.site.start(launch);
     const { readyPath, readyMsMax, slack } = this.subject;
-    const readyAt = await waitUntilReady(this.site.target, instance, readyPath, Math.max(10_000, readyMsMax * slack));
-    if (readyAt === undefined) {
-      const last = instance.lines.slice(-5).map((line) => line.text);
-      await instance.signal("SIGKILL");
-      throw new Unjudged(`it did not become ready: ${last.join(" | ")}`);
-    }
+    // Far beyond the budget: a slow start is told by its time, and judged by what it holds; only one that hangs ends here.
+    const waitMs = Math.max(hungMs, readyMsMax) * slack;
+    const readyAt = await waitUntilReady(this.site.target, instance, readyPath, waitMs);
+    if (readyAt === undefined) throw await this.#notReady(instance, launch, waitMs);
+    this.#wasReady = true;
     this.#instance = instance;
     this.#launch = JSON.stringify(launch);
     return { instance, readyMs: readyAt - started };
+  }
+
+  async #notReady(instance: Instance, launch: Launch, waitMs: number): Promise<Error> {
+    // What ended by itself has ended by now; the code of what is killed here says nothing.
+    const itself = await Promise.race([instance.ended, timeLimit(endToldMs)]);
+    if (itself === undefined) {
+      await instance.signal("SIGKILL");
+      await instance.ended;
+    }
+    const said = instance.lines.slice(-5).map(({ text }) => text);
+    const how = itself === undefined ? `after ${Math.round(waitMs)} ms` : `and ended with ${itself.code}`;
+    const detail = `it did not become ready ${how}: ${said.join(" | ")}`;
+    // Between two lives of a process its port is anybody's.
+    const isTaken = said.some((text) => /EADDRINUSE|address already in use/i.test(text));
+    return this.#wasReady && !isArmed(launch) && !isTaken ? new Violated("I10", detail) : new Unjudged(detail);
   }
 
   /** Nothing runs any more, by whatever hand. */
@@ -171,7 +196,8 @@ export class Drilled {
     try {
       await this.#run(record, plan);
     } catch (error) {
-      record.unknown = error instanceof Error ? error.message : String(error);
+      if (error instanceof Violated) record.violations.push({ invariant: error.invariant, detail: error.message });
+      else record.unknown = error instanceof Error ? error.message : String(error);
       // Its clients would write into the next cycle's regions.
       await this.#load?.stop();
     }
@@ -199,9 +225,9 @@ export class Drilled {
   async #run(record: CycleRecord, plan: CyclePlan): Promise<void> {
     const { subject, site, ledger, random } = this;
     // Regions are made by a service without fail points: making them would hit them.
-    const isArmed = plan.launch?.env?.HOLDFAST_FAILPOINTS !== undefined;
-    if (isArmed || !this.#hasRegions || ledger.worn) {
-      await this.running({ ...plan.launch, ...(isArmed ? { env: withoutFailPoints(plan.launch!) } : {}) });
+    const armed = isArmed(plan.launch ?? {});
+    if (armed || !this.#hasRegions || ledger.worn) {
+      await this.running({ ...plan.launch, ...(armed ? { env: withoutFailPoints(plan.launch!) } : {}) });
       await this.#freshRegions();
     }
     const { instance } = await this.running(plan.launch ?? {});
@@ -237,7 +263,7 @@ export class Drilled {
       violate: say,
     });
     record.callMs = now() - calledAt;
-    const ended = await Promise.race([instance.ended, sleep(hungMs)]);
+    const ended = await Promise.race([instance.ended, timeLimit(hungMs)]);
     this.#instance = undefined;
     if (ended === undefined) {
       say("I8", `it still ran ${hungMs} ms after ${plan.load === undefined ? "the signal" : "the signal under load"}`);
@@ -246,7 +272,7 @@ export class Drilled {
     }
     if (plan.load?.persistent !== true) await load?.stop();
     record.server = instance.lines.slice(-12).map(({ text }) => text);
-    this.#judgeEnd(record, plan, ended ?? undefined, markedAt, instance.lines);
+    this.#judgeEnd(record, plan, ended, markedAt, instance.lines);
 
     if (subject.plainPath !== undefined) {
       await load?.stop();
@@ -254,7 +280,7 @@ export class Drilled {
       return;
     }
     // Started as an operator would: the same settings, but nothing armed.
-    const next: Launch = { ...plan.launch, ...(isArmed ? { env: withoutFailPoints(plan.launch!) } : {}) };
+    const next: Launch = { ...plan.launch, ...(armed ? { env: withoutFailPoints(plan.launch!) } : {}) };
     record.readyMs = (await this.running(next)).readyMs;
     if (record.readyMs! > subject.readyMsMax * subject.slack)
       say("I10", `ready after ${Math.round(record.readyMs!)} ms`);
@@ -370,6 +396,8 @@ function kindOf(attempt: Attempt): "acknowledged" | "refused" | "ambiguous" | "u
   if (attempt.status !== null) return "other";
   return attempt.connectedAt === null ? "unreached" : "ambiguous";
 }
+
+const isArmed = ({ env }: Launch): boolean => env?.HOLDFAST_FAILPOINTS !== undefined;
 
 function withoutFailPoints(launch: Launch): Record<string, string> {
   const { HOLDFAST_FAILPOINTS: _, ...rest } = launch.env ?? {};

@@ -45,23 +45,48 @@ export interface Scan {
   generations: number[];
 }
 
-/** The service answered, but not with the regions' bytes: the judge can't tell. */
+/** Nothing is known of what the service holds: the judge can't tell. */
 export class Unjudged extends Error {
   override name = "Unjudged";
 }
 
-/** Does something with a client of its own. @throws Unjudged when the service does not do what is asked. */
-async function asking<Result>(target: Target, what: (service: Client) => Promise<Result>): Promise<Result> {
+/** A broken invariant that ends the cycle: without what is missing there is nothing more to judge. */
+export class Violated extends Error {
+  override name = "Violated";
+
+  constructor(
+    readonly invariant: Invariant,
+    detail: string,
+  ) {
+    super(detail);
+  }
+}
+
+/**
+ * Does something with a client of its own. @throws Unjudged when there is no answer, and what `refused` makes of an answer
+ * that says no
+ */
+async function asking<Result>(
+  target: Target,
+  what: (service: Client) => Promise<Result>,
+  refused: (message: string) => Error,
+): Promise<Result> {
   const service = clientOf(target);
   try {
     return await what(service);
   } catch (error) {
-    if (error instanceof ConnectionError || error instanceof ProblemError) throw new Unjudged(error.message);
+    if (error instanceof ConnectionError) throw new Unjudged(error.message);
+    if (error instanceof ProblemError) throw refused(`${error.status} ${error.message}`);
     throw error;
   } finally {
     service.close();
   }
 }
+
+/** Of regions that acknowledged batches are in: whatever the reason, the batches can't be had. */
+const notThere = (message: string): Error => new Violated("I1", `a region can't be read: ${message}`);
+/** Before anything was done to the service: the machine may have no room for the drill. */
+const notMade = (message: string): Error => new Unjudged(`a region can't be made: ${message}`);
 
 export async function makeRegions(target: Target, epoch: Epoch): Promise<void> {
   const names = regionNames(epoch);
@@ -71,15 +96,17 @@ export async function makeRegions(target: Target, epoch: Epoch): Promise<void> {
     { name: names.second, size: secondBytes, durability: second },
     { name: names.cells, size: clientsMax * cellBytes, durability: cells },
   ];
-  await asking(target, async (service) => {
+  const make = async (service: Client): Promise<void> => {
     for (const body of regions) await service.call("createRegion", { body });
-  });
+  };
+  await asking(target, make, notMade);
 }
 
 async function removeRegions(target: Target, epoch: Epoch): Promise<void> {
-  await asking(target, async (service) => {
+  const remove = async (service: Client): Promise<void> => {
     for (const region of Object.values(regionNames(epoch))) await service.call("deleteRegion", { path: { region } });
-  });
+  };
+  await asking(target, remove, notThere);
 }
 
 /** Another epoch on new regions, when the one there is could run out of slots. */
@@ -88,8 +115,9 @@ export async function renewRegions(target: Target, ledger: Ledger): Promise<void
   await makeRegions(target, ledger.nextEpoch());
 }
 
+/** @throws Violated when a region is refused, Unjudged when there is no answer */
 export async function scan(target: Target, epoch: Epoch): Promise<Scan> {
-  return asking(target, async (service) => {
+  const readAll = async (service: Client): Promise<Scan> => {
     const generations: number[] = [];
     const read = async (region: string): Promise<Buffer> => {
       const { headers, body } = await service.call("getContent", { path: { region } });
@@ -103,12 +131,13 @@ export async function scan(target: Target, epoch: Epoch): Promise<Scan> {
       cells: await read(names.cells),
       generations,
     };
-  });
+  };
+  return asking(target, readAll, notThere);
 }
 
 /** The files that other programs map, once everything is flushed: they hold the same as the answers. */
 export async function scanFiles(target: Target, dir: string, epoch: Epoch, answered: Scan): Promise<Scan> {
-  return asking(target, async (service) => {
+  const readAll = async (service: Client): Promise<Scan> => {
     const read = async (region: string): Promise<Buffer> => {
       await service.call("flushRegion", { path: { region } });
       return readFileSync(`${dir}/regions/${region}/data`);
@@ -120,7 +149,8 @@ export async function scanFiles(target: Target, dir: string, epoch: Epoch, answe
       second: await read(names.second),
       cells: await read(names.cells),
     };
-  });
+  };
+  return asking(target, readAll, notThere);
 }
 
 export function digestOf(found: Scan): string {

@@ -26,7 +26,7 @@ were told. Ended by ^C, it goes on from there when it is started again.
   --help             this text
 
 A run that goes on keeps the backend, the image and the seed that it was started with; --kills and --stops may be raised.
-Exit code: 0 all passed, 1 something failed, 2 too much could not be told, 64 flags that can't be used.
+Exit code: 0 all passed, 1 something failed, 2 too much could not be told (in fewer than 100 cycles: one), 64 flags that can't be used.
 `;
 
 type Kind = "kill" | "stop";
@@ -35,8 +35,9 @@ const turns: Readonly<Record<Kind, readonly string[]>> = {
   kill: ["kill-random", "kill-random", "kill-random", "kill-random", "kill-start-retries"],
   stop: ["stop-under-load-1", "stop-under-load-8", "stop-under-load-40", "stop-start-retries"],
 };
-/** More cycles in a hundred that the harness could not judge make the whole run worthless. */
+/** More cycles in a hundred that the harness could not judge make the whole run worthless; a short one must tell all. */
 const unknownShareMax = 0.02;
+const shortCycles = 100;
 const progressEveryMs = 30_000;
 
 interface Start {
@@ -167,7 +168,8 @@ if (lacking !== undefined) usage(`--backend: ${lacking}`);
 const subject = { ...defaultSubject, slack };
 const site = await backend.site();
 const drilled = new Drilled(backend, site, subject, new Random(start.seed));
-const tooManyUnknown = (): boolean => unknowns() > 10 + unknownShareMax * done.length;
+const tooManyUnknown = (): boolean =>
+  unknowns() > (wanted.kill + wanted.stop < shortCycles ? 0 : 10 + unknownShareMax * done.length);
 try {
   for (let kind = nextKind(); kind !== undefined && !interrupted && !tooManyUnknown(); kind = nextKind()) {
     const index = countOf(kind);
@@ -203,7 +205,8 @@ if (isTerminal) process.stderr.write("\r\u001b[K");
 for (const group of groups) if (group.cycles.length > 0) process.stdout.write(`${tellGroup(group)}\n`);
 const hasFailed = { kill: failed("kill") > 0, stop: failed("stop") > 0 };
 const isShort = tooManyUnknown() || (!interrupted && nextKind() !== undefined);
-process.stdout.write(`soak: ${summary.join("; ")}; ${reportPath}\n`);
+const verdict = hasFailed.kill || hasFailed.stop ? "FAIL" : isShort ? "unknown" : interrupted ? "unfinished" : "pass";
+process.stdout.write(`soak: ${verdict}: ${summary.join("; ")}; ${reportPath}\n`);
 const bad = Number(hasFailed.kill) + Number(hasFailed.stop) + Number(isShort);
 process.stdout.write(`${countsOf(2 - Number(hasFailed.kill) - Number(hasFailed.stop), bad)}\n`);
 process.exit(hasFailed.kill || hasFailed.stop ? 1 : isShort ? 2 : 0);
