@@ -158,6 +158,8 @@ export class Load {
         generation = seen;
       } catch (error) {
         if (!(error instanceof ConnectionError || error instanceof ProblemError)) throw error;
+        if (error instanceof ProblemError && error.status !== 503)
+          this.unexpected.push(`a read: ${error.status} ${error.message}`);
       }
       await sleep(retryMs);
     }

@@ -290,6 +290,7 @@ if (values.help) {
         `start to ready ${(sums.startMs / sums.lives).toFixed(0)} ms in the mean; seed ${seed}`,
     );
     if (wrong !== undefined) return;
+    t.ok(sumOf("reads") > 0, "readers were answered");
     t.ok(sums.absent > 0 && sums.landed > 0 && sums.redone > 0, "kills fell before publish, before apply and after");
     // Seldom met in a few: a kill of a process that has nothing to do.
     for (const place of [...places, checkpointing].filter((place) => place !== "idle" && kills >= 100))

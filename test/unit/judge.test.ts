@@ -7,7 +7,7 @@ import type { Backend, Ended, Instance, Line, Site } from "../../docker/drill/ba
 import { type CycleRecord, Drilled } from "../../docker/drill/cycle.js";
 import { scan } from "../../docker/drill/judge.js";
 import { Ledger } from "../../docker/drill/ledger.js";
-import type { Target } from "../../docker/drill/load.js";
+import { Load, type Target } from "../../docker/drill/load.js";
 import { Random } from "../../docker/drill/random.js";
 import { defaultSubject } from "../../docker/drill/scenarios.js";
 
@@ -94,4 +94,17 @@ t.test("a region that a restarted service refuses", async (t) => {
     await t.rejects(scan(await answering(t, status), epoch), { name: "Violated", invariant: "I1" }, `${status}`);
   }
   await t.rejects(scan({ host: "127.0.0.1", port: 1 }, epoch), { name: "Unjudged" }, "no answer");
+});
+
+t.test("a reader tells a refusal as a writer does", async (t) => {
+  for (const [status, wrong] of [
+    [404, true],
+    [500, true],
+    [503, false],
+  ] as const) {
+    const load = new Load(await answering(t, status), new Ledger(), { connections: 0, readers: 1 });
+    while (load.readAttempts.length < 2) await new Promise((resolve) => setTimeout(resolve, 1));
+    await load.stop();
+    t.equal(load.unexpected.length > 0, wrong, `${status}`);
+  }
 });
