@@ -19,9 +19,11 @@ import {
   type Durability,
   type Entry,
   type Epoch,
+  farStampAt,
   firstBytes,
   firstOffset,
   type Ledger,
+  nearStampAt,
   regionNames,
   secondBytes,
   secondOffset,
@@ -250,13 +252,21 @@ export function judge(epoch: Epoch, found: Scan): Judgement {
       verdict.torn += counts[client]! - counted;
       say("I2", `client ${client}: counted ${counted} for ${counts[client]} batches that are there`);
     }
-    const stamp = cell.subarray(64, 64 + stampBytes);
+    const stamp = cell.subarray(nearStampAt, nearStampAt + stampBytes);
     if (isMixed(cell)) {
       verdict.torn += 1;
       say("I2", `client ${client}: its cell holds two batches`);
     } else if (counts[client]! > 0 && stampsOf.get(client)?.has(stamp.toString("hex")) !== true) {
       verdict.foreign += 1;
       say("I3", `client ${client}: its cell holds a batch that is not there`);
+    } else {
+      const expected = Buffer.alloc(cellBytes);
+      cell.copy(expected, 0, 0, 8);
+      if (counts[client]! > 0) for (const at of [nearStampAt, farStampAt]) stamp.copy(expected, at);
+      if (!cell.equals(expected)) {
+        verdict.foreign += 1;
+        say("I3", `client ${client}: its cell holds bytes that nobody sent`);
+      }
     }
   }
 }

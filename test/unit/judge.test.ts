@@ -5,8 +5,18 @@ import type { AddressInfo } from "node:net";
 import t, { type Test } from "tap";
 import type { Backend, Ended, Instance, Line, Site } from "../../docker/drill/backends.js";
 import { type CycleRecord, Drilled } from "../../docker/drill/cycle.js";
-import { scan } from "../../docker/drill/judge.js";
-import { Ledger } from "../../docker/drill/ledger.js";
+import { judge, scan } from "../../docker/drill/judge.js";
+import {
+  batchOf,
+  cellBytes,
+  clientsMax,
+  farStampAt,
+  firstBytes,
+  Ledger,
+  nearStampAt,
+  regionNames,
+  secondBytes,
+} from "../../docker/drill/ledger.js";
 import { Load, type Target } from "../../docker/drill/load.js";
 import { Random } from "../../docker/drill/random.js";
 import { defaultSubject } from "../../docker/drill/scenarios.js";
@@ -107,4 +117,38 @@ t.test("a reader tells a refusal as a writer does", async (t) => {
     await load.stop();
     t.equal(load.unexpected.length > 0, wrong, `${status}`);
   }
+});
+
+t.test("every byte of the cells is judged", async (t) => {
+  const ledger = new Ledger();
+  const { epoch } = ledger;
+  const entry = ledger.next(0)!;
+  entry.outcome = "acknowledged";
+  const names = regionNames(epoch);
+  const found = {
+    first: Buffer.alloc(firstBytes),
+    second: Buffer.alloc(secondBytes),
+    cells: Buffer.alloc(clientsMax * cellBytes),
+    generations: [1, 1, 1],
+  };
+  const bytes = new Map([
+    [names.first as string, found.first],
+    [names.second, found.second],
+    [names.cells, found.cells],
+  ]);
+  for (const op of batchOf(epoch, entry, undefined).ops) {
+    if (op.op === "write") bytes.get(op.region)!.set(entry.key, op.offset);
+  }
+  found.cells.writeBigUInt64LE(1n, 0);
+  t.same(judge(epoch, found).violations, [], "as it was sent");
+
+  const wrong = (what: string, ...at: number[]): void => {
+    const cells = Buffer.from(found.cells);
+    for (const offset of at) cells[offset] = 1;
+    t.match(judge(epoch, { ...found, cells }).violations, [{ invariant: "I3", detail: /that nobody sent/ }], what);
+  };
+  wrong("behind the counter", 8);
+  wrong("the last byte of a cell", cellBytes - 1);
+  wrong("the last byte of all", clientsMax * cellBytes - 1);
+  wrong("two equal stamps of a client without a batch", cellBytes + nearStampAt, cellBytes + farStampAt);
 });
