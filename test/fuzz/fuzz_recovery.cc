@@ -20,7 +20,7 @@ using namespace holdfast::stores;
 namespace {
 
 constexpr int kBatches = 4;
-constexpr uint64_t kDemoBytes = 512, kCountAt = 504;
+constexpr uint64_t kDemoBytes = 512, kCountAt = 504, kOtherBytes = 300, kTextAt = 100;
 constexpr uint32_t kRegionsMax = 4;
 constexpr size_t kRingBytes = kPageBytes;
 // A forged size must not fill the memory that the files lie in.
@@ -48,10 +48,14 @@ StoreOptions options_in(const std::string& directory) {
   return options;
 }
 
+// What the batch of this number writes into `other`.
+std::string text_of(uint64_t number) { return "text" + std::to_string(number); }
+
 Bytes batch_frame(int number) {
   FrameParts parts;
   parts.regions = {"demo", "other"};
-  parts.ops = {add_op(0, ValueType::u64, 1), add_op(kCountAt, ValueType::u64, 1), write_op(100, "text").in(1)};
+  parts.ops = {add_op(0, ValueType::u64, 1), add_op(kCountAt, ValueType::u64, 1),
+               write_op(kTextAt, text_of(static_cast<uint64_t>(number))).in(1)};
   parts.flags = kFrameHasKey;
   Bytes frame = make_frame(parts);
   memset(frame.data() + offsetof(FrameHeader, key), number, 16);
@@ -76,7 +80,7 @@ class Killed {
       auto* client = new Client(options_in(made));
       Answer answer;
       bool good = client->code == Code::ok && client->create("demo", kDemoBytes, Durability::ordered) == Code::ok &&
-                  client->create("other", 300, Durability::fast) == Code::ok;
+                  client->create("other", kOtherBytes, Durability::fast) == Code::ok;
       MetaChange change;
       change.labels = R"({"a":"b"})";
       good = good && client->update("other", change) == Code::ok;
@@ -237,23 +241,43 @@ Edited edit(const uint8_t* bytes, size_t size, std::vector<StoreFile>* files) {
   return edited;
 }
 
-// That the region which counts its batches is after a whole number of them, and after all if it must be.
+// That each region is after a whole number of batches, both after the same one, and after all if they must be.
 void check_count(const Edited& edited, const State& state, const RecoveryReport& recovery) {
   // Words that name this boot are believed; data and sizes have no checksum; and with a slot lost there must be a ring
   // that tells what it told.
-  if (edited.fit || edited.words || edited.data || edited.sizes || (edited.slots && edited.ring) ||
-      !state.contains("demo"))
-    return;
-  const Seen& demo = state.at("demo");
-  uint64_t count = 0;
-  require(demo.bytes.size() == kDemoBytes, "a region that is not faulted can be read");
-  memcpy(&count, demo.bytes.data() + kCountAt, sizeof count);
-  require(demo.generation == count && memcmp(demo.bytes.data(), &count, sizeof count) == 0,
-          "the bytes are those of generation " + std::to_string(demo.generation) + ": " + std::to_string(count));
-  require(count <= kBatches, "no batch is there twice");
-  if (!edited.other_boot && recovery.row != RecoveryRow::C)
-    require(count == kBatches, "what was committed is there after a kill");
-  if (edited.other_boot && !edited.ring) require(count == kBatches, "what the journal has is there after a restart");
+  if (edited.fit || edited.words || edited.data || edited.sizes || (edited.slots && edited.ring)) return;
+  const auto must_be_last = [&](uint64_t count) {
+    if (!edited.other_boot && recovery.row != RecoveryRow::C)
+      require(count == kBatches, "what was committed is there after a kill");
+    if (edited.other_boot && !edited.ring) require(count == kBatches, "what the journal has is there after a restart");
+  };
+  if (state.contains("demo")) {
+    const Seen& demo = state.at("demo");
+    uint64_t count = 0;
+    require(demo.bytes.size() == kDemoBytes, "a region that is not faulted can be read");
+    memcpy(&count, demo.bytes.data() + kCountAt, sizeof count);
+    require(demo.generation == count && memcmp(demo.bytes.data(), &count, sizeof count) == 0,
+            "the bytes are those of generation " + std::to_string(demo.generation) + ": " + std::to_string(count));
+    require(count <= kBatches, "no batch is there twice");
+    must_be_last(count);
+  }
+  // A fast region may be ahead of its journal, or behind it, after a restart of the machine.
+  if (state.contains("other") && !edited.other_boot) {
+    const Seen& other = state.at("other");
+    require(other.bytes.size() == kOtherBytes, "a region that is not faulted can be read");
+    // The first batch is in the data file.
+    require(other.generation >= 1 && other.generation <= kBatches,
+            "no state of `other` had generation " + std::to_string(other.generation));
+    std::string expected(kOtherBytes, '\0');
+    const std::string text = text_of(other.generation);
+    expected.replace(kTextAt, text.size(), text);
+    require(other.bytes == expected, "the bytes of `other` are those of generation " +
+                                         std::to_string(other.generation) + ": " +
+                                         other.bytes.substr(kTextAt, text.size()));
+    must_be_last(other.generation);
+    if (state.contains("demo"))
+      require(other.generation == state.at("demo").generation, "a batch is in both of its regions or in none");
+  }
 }
 
 }  // namespace
