@@ -285,6 +285,8 @@ Code Store::recover(std::string* detail) {
     // Somebody may have seen any of the generations that are gone, and holds an entity tag of one.
     if (report_.row == RecoveryRow::C) region->generation = region->visible_generation += gone;
     region->durable_generation = in_memory_only ? 0 : region->visible_generation;
+    // Checkpoints pass a fast region by: whatever this process redoes of it, an orderly end has to sync it.
+    if (in_memory_only) region->dirty = true;
     if (report_.row == RecoveryRow::F && fast)
       if (int marked = mark_unverified(region)) return fail(detail, marked, "can't mark region " + name);
     if (int cut = region->cut_to_size()) return fail(detail, cut, "can't cut the data file of region " + name);

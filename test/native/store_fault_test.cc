@@ -741,6 +741,23 @@ void failing_syncs() {
     }
   });
 
+  check::test("what a killed process left of a fast region in memory is synced by the next orderly end", [] {
+    // Its records were given up by a checkpoint, so that nothing said of its pages that they are not on the disk: the end was
+    // called clean without them, and a power cut after it lost them without a word.
+    Lives lives;
+    lives.options.threads = false;
+    lives.killed_after([](Client& c) {
+      make_two(c, Durability::fast);
+      CHECK_EQ(c.write("demo", 0, "new"), Code::ok);
+      CHECK_EQ(c.store->checkpoint_step(), 0);
+    });
+    CHECK_EQ(lives.open().recovery().row, RecoveryRow::A);
+    failpoint::arm("sync_data=eio@1", nullptr);
+    lives.close(Ended::killed);
+    disarm();
+    CHECK_EQ(lives.open().recovery().unverified.size(), 1u);
+  });
+
   check::test("a fast region that can't be marked unverified is so after a restart of the machine", [] {
     Lives lives;
     lives.options.threads = false;
