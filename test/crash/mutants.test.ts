@@ -37,10 +37,7 @@ const mutants: Record<string, Mutant> = {
   applied_before_apply: { bug: "a record counts as applied before it is", by: steps },
   apply_before_fdatasync: { bug: "an ordered batch is applied before its record is on the disk", by: cuts },
   no_fdatasync: { bug: "the journal is not synced at all", by: cuts },
-  durable_answered_at_once: {
-    bug: "a durable batch is answered before its record is on the disk",
-    by: native("store_test", "every durability takes batches"),
-  },
+  durable_answered_at_once: { bug: "a durable batch is answered before its record is on the disk", by: cuts },
   target_after_sync: {
     bug: "a flush answers what was committed while it synced",
     by: native("store_fault_test", "a durable batch that is committed while a flush syncs"),

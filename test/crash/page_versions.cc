@@ -70,7 +70,8 @@ struct Change {
   Act act = Act::batch;
   RigBatch batch;
   uint64_t size = 0;
-  bool synced = true;  // what it does survives a power cut once it is durable
+  bool synced = true;    // what it does survives a power cut once it is durable
+  bool durable = false;  // a batch whose answer is a promise about power cuts
 };
 
 // Change `number` of a life, which finds this world.
@@ -118,6 +119,7 @@ Change change_of(uint64_t seed, uint64_t life, uint64_t number, const World& wor
     }
     change.batch.cell(OpKind::add, region, 8 * random.below(16), ValueType::u64, random.next());
     change.synced |= region != kFast;
+    change.durable |= world[region].durability == Durability::durable;
   }
   return change;
 }
@@ -185,7 +187,7 @@ class Victim {
       step();
       if (random_.chance(40)) {
         store_->flush_step();
-        shared_->promised = number_;
+        promise(number_);
       }
       if (random_.chance(10) && store_->checkpoint_step() != 0) must(Code::io_error, "a checkpoint");
     }
@@ -199,8 +201,22 @@ class Victim {
   }
 
   void open() {
+    StoreOptions options = store_options(directory_);
+    options.on_settled = [this](std::vector<Settled>&& settled) {
+      for (const Settled& one : settled) answered(one.ticket, one.answer);
+    };
     std::string detail;
-    must(Store::open(store_options(directory_), &store_, &detail), detail);
+    must(Store::open(std::move(options), &store_, &detail), detail);
+  }
+
+  // A client has the answer to the batch that is change `number`.
+  void answered(uint64_t number, const std::vector<uint8_t>& answer) {
+    must(static_cast<Code>(reinterpret_cast<const AnswerHeader*>(answer.data())->code), "a batch");
+    if (durable_.contains(number)) promise(number);
+  }
+
+  void promise(uint64_t number) {
+    if (shared_->promised < number) shared_->promised = number;
   }
 
   void step() {
@@ -213,8 +229,9 @@ class Victim {
     shared_->issued = ++number_;
     if (change.act == Act::batch) {
       std::vector<uint8_t> answer;
+      if (change.durable) durable_.insert(number_);
       if (store_->commit(frame, Store::Patience::may_block, number_, &answer) == Store::Progress::done)
-        must(static_cast<Code>(reinterpret_cast<const AnswerHeader*>(answer.data())->code), "a batch");
+        answered(number_, answer);
       return;
     }
     if (change.act == Act::create) {
@@ -226,7 +243,7 @@ class Victim {
       wanted.size = change.size;
       must(store_->update(coming.name, wanted, Conditions{}, &result, &detail), detail);
     }
-    shared_->promised = number_;
+    promise(number_);
   }
 
   std::string directory_;
@@ -234,6 +251,7 @@ class Victim {
   uint64_t seed_, life_, number_;
   World world_;
   Random random_;
+  std::set<uint64_t> durable_;  // the batches whose answers are promises
   std::unique_ptr<Store> store_;
 };
 
@@ -824,6 +842,7 @@ class Run {
   void fresh_directory() {
     std::filesystem::remove_all(live_);
     live_ = settings_.directory + "/live" + std::to_string(totals.lives);
+    std::filesystem::remove_all(live_);  // an earlier control's
     recorder_ = std::make_unique<Recorder>(live_);
   }
 
