@@ -37,8 +37,8 @@ void forbid_system_calls() {
   std::vector<sock_filter> program = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
   std::vector<uint32_t> allowed = {SYS_write, SYS_exit_group};
 #if defined(__SANITIZE_ADDRESS__)
-  // Its allocator's own.
-  allowed.insert(allowed.end(), {SYS_mmap, SYS_munmap, SYS_madvise, SYS_futex, SYS_sched_yield});
+  // Its allocator's own, and what it asks before a function that does not return.
+  allowed.insert(allowed.end(), {SYS_mmap, SYS_munmap, SYS_madvise, SYS_futex, SYS_sched_yield, SYS_sigaltstack});
 #endif
   for (const uint32_t call : allowed) {
     program.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1));
