@@ -130,7 +130,7 @@ export function requestsOf(work: Case, seed: number): Request[] {
 
 /** A request as its bytes on the wire, so that a client needs no time to put it together. */
 export function wireBytes(request: Request): Buffer {
-  const lines = [`${request.method} ${request.path} HTTP/1.1`, "host: bench"];
+  const lines = [`${request.method} ${request.path} HTTP/1.1`, "host: localhost"];
   for (const [name, value] of Object.entries(request.headers)) lines.push(`${name}: ${value}`);
   if (request.body) lines.push(`content-length: ${request.body.length}`);
   return Buffer.concat([Buffer.from(`${lines.join("\r\n")}\r\n\r\n`), request.body ?? Buffer.alloc(0)]);

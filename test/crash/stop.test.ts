@@ -93,7 +93,7 @@ async function slowReader(service: ServiceProcess): Promise<RawClient> {
   await createRegion(service, "big", 64 << 20, "fast");
   const reader = await RawClient.connect(service.port);
   reader.socket.pause();
-  reader.send("GET /v1/regions/big/content HTTP/1.1\r\nhost: test\r\n\r\n");
+  reader.send("GET /v1/regions/big/content HTTP/1.1\r\nhost: localhost\r\n\r\n");
   await sleep(200);
   return reader;
 }
@@ -178,7 +178,7 @@ t.test("slow clients: nobody holds up the exit, and each is told", async (t) => 
     Array.from({ length: 5 }, () => RawClient.connect(service.port)),
   )) as [RawClient, RawClient, RawClient, RawClient, RawClient];
   halfHead.send("POST /v1/regions/demo/batches HTTP/1.1\r\nhost: te");
-  const head = `POST ${batchPath} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: ${batch.length}`;
+  const head = `POST ${batchPath} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: ${batch.length}`;
   halfBody.send(`${head}\r\n\r\n${batch.slice(0, 10)}`);
   t.equal((await reusing.request("POST", batchPath, batch)).status, 200);
   await sleep(50);
@@ -213,7 +213,7 @@ t.test("a body that arrives in time is read, and its batch refuses itself", asyn
   const service = await startedWithDemo(t);
   const client = await RawClient.connect(service.port);
   client.send(
-    `POST ${batchPath} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ncontent-length: ${batch.length}\r\n\r\n${batch.slice(0, 10)}`,
+    `POST ${batchPath} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: ${batch.length}\r\n\r\n${batch.slice(0, 10)}`,
   );
   await sleep(50);
   const end = service.stop();
@@ -233,7 +233,7 @@ t.test("a large body that nobody wants any more: its client gets the 503 and no 
   await service.line("term");
   const size = 4 << 20;
   client.send(
-    `PUT /v1/regions/new/content HTTP/1.1\r\nhost: test\r\nif-none-match: *\r\ncontent-type: application/octet-stream\r\ncontent-length: ${size}\r\n\r\n`,
+    `PUT /v1/regions/new/content HTTP/1.1\r\nhost: localhost\r\nif-none-match: *\r\ncontent-type: application/octet-stream\r\ncontent-length: ${size}\r\n\r\n`,
   );
   client.send("x".repeat(size));
   t.equal((await client.answer()).status, 503);
@@ -256,7 +256,7 @@ t.test("pipelined requests: only the last answer closes", async (t) => {
     const client = await RawClient.connect(service.port);
     const end = service.stop();
     await service.line("term");
-    client.send("GET /v1/regions/demo HTTP/1.1\r\nhost: test\r\n\r\n".repeat(3));
+    client.send("GET /v1/regions/demo HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(3));
     const answers = [await client.answer()];
     // Either the first one closed, before the parser had seen the second, or all three are answered.
     while (answers.at(-1)?.closes === false) answers.push(await client.answer());
