@@ -66,6 +66,9 @@ const control = (scenario: string): KnownBug => ({ name: "", about: "", scenario
 
 const options = { image: "", port: 0, dataDir: "", published: false, own: true };
 
+/** Of the cycles in which a bug can hide: one that shows when a second signal falls into a drain of 40 ms may need some. */
+const patience = 4;
+
 /** The cycle in which the drill failed, and why. */
 async function foundOut(
   bug: KnownBug,
@@ -105,10 +108,10 @@ export async function wall(seed: number, cycles: number): Promise<{ passed: numb
   process.stdout.write(`wall: seed ${seed}, up to ${cycles} cycles each\n`);
   const points = { passed: 0, failed: 0 };
   for (const bug of bugs) {
-    const found = await foundOut(bug, seed, cycles);
+    const found = await foundOut(bug, seed, patience * cycles);
     const isFound = found !== undefined && !found.why.startsWith("could not");
     points[isFound ? "passed" : "failed"] += 1;
-    const how = found === undefined ? `got through ${cycles} cycles` : `cycle ${found.cycle}: ${found.why}`;
+    const how = found === undefined ? `got through ${patience * cycles} cycles` : `cycle ${found.cycle}: ${found.why}`;
     process.stdout.write(`${isFound ? "found out  " : "GOT THROUGH"} ${bug.name}: ${how}\n`);
   }
   for (const scenario of new Set(bugs.map((bug) => bug.scenario))) {
