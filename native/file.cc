@@ -321,12 +321,34 @@ int read_whole(const File& file, size_t most, std::vector<uint8_t>* bytes) {
   return 0;
 }
 
-int clone_file(const File& from, const File& to) {
+namespace {
+
+int clone_from(const File& from, const File& to, uint64_t offset) {
   if (int injected = HOLDFAST_FAILPOINT("clone")) return injected;
-  if (retried([&] { return ::ioctl(to.fd(), FICLONE, from.fd()); }) == 0) return 0;
+  struct file_clone_range range = {};
+  range.src_fd = from.fd();
+  range.src_offset = offset;  // up to the end
+  if (retried([&] { return ::ioctl(to.fd(), FICLONERANGE, &range); }) == 0) return 0;
   const int error = failed();
   // Everything else means: not between these two files.
   return error == ENOSPC || error == EDQUOT || error == EIO ? error : ENOTSUP;
+}
+
+}  // namespace
+
+int probe_clone(const File& from, const File& to) {
+  FileFacts facts;
+  if (int error = file_facts(from, &facts)) return error;
+  // Nothing of a file, from its end on.
+  return clone_from(from, to, facts.size);
+}
+
+int clone_file(const File& from, const File& to) { return clone_from(from, to, 0); }
+
+void write_back(const File& file) {
+  // The kernel tells an error to each open file once, so this needs one of its own. Without /proc nothing is lost but time.
+  const File own(::open(("/proc/self/fd/" + std::to_string(file.fd())).c_str(), O_RDONLY | O_CLOEXEC));
+  if (own.open()) (void)::fdatasync(own.fd());
 }
 
 int list_extents(const File& file, uint64_t offset, uint64_t end, size_t most, std::vector<Extent>* extents) {

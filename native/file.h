@@ -88,8 +88,13 @@ int append_all(const File& file, std::span<const uint8_t> bytes);
 int read_some(const File& file, std::span<uint8_t> into, uint64_t offset, bool cached_only, size_t* got);
 int read_whole(const File& file, size_t most, std::vector<uint8_t>* bytes);
 
-// Makes `to`, an empty file, share all blocks of `from`, as it is now. ENOTSUP: the file system can't.
+
+// Makes `to`, an empty file, share all blocks of `from`, as it is now. ENOTSUP: the file system can't. `probe_clone` shares
+// nothing and only tells what clone_file would say.
+int probe_clone(const File& from, const File& to);
 int clone_file(const File& from, const File& to);
+// Has the kernel write what is dirty of a file, and waits for it. An error stays to be told by the next sync of `file`.
+void write_back(const File& file);
 
 // A range of a file that holds data, or a hole, which reads as zeros.
 struct Extent {

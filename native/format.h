@@ -208,5 +208,8 @@ struct SnapshotHeader {
 static_assert(sizeof(SnapshotHeader) == 48);
 
 enum class Durability : uint32_t { fast = 1, ordered = 2, durable = 3 };
+constexpr bool durability_known(Durability durability) {
+  return durability >= Durability::fast && durability <= Durability::durable;
+}
 
 }  // namespace holdfast

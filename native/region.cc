@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include <algorithm>
+
 #include "batch.h"
 #include "crc32c.h"
 #include "failpoint.h"
@@ -50,8 +52,8 @@ bool decode_meta(std::span<const uint8_t> bytes, RegionMeta* meta) {
   std::span<const uint8_t> strings = bytes.subspan(sizeof header);
   if (header.magic != kMetaMagic || header.version != kStoreFormatVersion ||
       uint64_t{header.name_bytes} + header.labels_bytes + header.path_bytes != strings.size() ||
-      header.size > kRegionBytesMax || header.crc != crc32c_headed(header, strings) || header.durability < 1 ||
-      header.durability > 3)
+      header.size > kRegionBytesMax || header.crc != crc32c_headed(header, strings) ||
+      !durability_known(static_cast<Durability>(header.durability)))
     return false;
   const char* text = reinterpret_cast<const char*>(strings.data());
   meta->name.assign(text, header.name_bytes);
@@ -162,10 +164,15 @@ int Region::resized(uint64_t old_size) {
     __atomic_store_n(&control()->length, meta.size, __ATOMIC_RELEASE);
     if (int error = cut_data()) return error;
   }
-  populated_.clear();
+  forget_populated();
   if (int error = map_data()) return error;
   __atomic_store_n(&control()->length, meta.size, __ATOMIC_RELEASE);
   return 0;
+}
+
+void Region::forget_populated() {
+  std::fill(populated_.begin(), populated_.end(), 0);
+  ++population_;
 }
 
 bool Region::populated(uint64_t offset, uint64_t length) const {

@@ -75,6 +75,11 @@ class Region {
   // store's lock, then mark_populated() under it. Errors: insufficient_storage, region_faulted.
   static Code populate(const File& data, const Mapping& mapping, bool sparse, uint64_t offset, uint64_t length);
   void mark_populated(uint64_t offset, uint64_t length);
+  // Another file shares the blocks from now on: a page needs one of its own before it can be stored to.
+  void blocks_shared() { forget_populated(); }
+  // Changes whenever all that is known of populated pages is forgotten: what populate() found before is then not about the
+  // pages of now.
+  uint64_t population() const { return population_; }
 
   // Copies out of the mapping, in bounds. False: the file was truncated or can't be read.
   bool load(uint64_t offset, uint64_t length, uint8_t* into) const;
@@ -108,11 +113,13 @@ class Region {
   std::shared_ptr<Mapping> mapping_;
   Mapping control_mapping_;
   std::vector<uint64_t> populated_;  // one bit per page
+  uint64_t population_ = 0;
 
   holdfast_control* control() const { return reinterpret_cast<holdfast_control*>(control_mapping_.data()); }
   int open_data(bool creating, FileFacts* facts);
   int map_data();
   int cut_data();
+  void forget_populated();
 };
 
 }  // namespace holdfast

@@ -316,6 +316,7 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
       struct Range {
         std::shared_ptr<Region> region;
         std::shared_ptr<Mapping> mapping;
+        uint64_t population;
         bool sparse;
         uint64_t offset, length;
         Code populated;
@@ -324,8 +325,8 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
       for (const Image& image : staging.images) {
         const auto& region = regions[image.region];
         if (!region->populated(image.offset, image.length))
-          ranges.push_back({region, region->mapping(), (region->meta.flags & kMetaSparse) != 0, image.offset,
-                            image.length, Code::ok});
+          ranges.push_back({region, region->mapping(), region->population(), (region->meta.flags & kMetaSparse) != 0,
+                            image.offset, image.length, Code::ok});
       }
       lock.unlock();
       size_t tried = 0;
@@ -337,8 +338,8 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
       ranges.resize(tried);
       lock.lock();
       for (const Range& range : ranges) {
-        // Resized meanwhile: whatever was found is not about the pages that it has now.
-        if (range.region->mapping() != range.mapping) continue;
+        // Resized or cloned meanwhile: whatever was found is not about the pages that it has now.
+        if (range.region->population() != range.population) continue;
         if (range.populated == Code::ok) {
           range.region->mark_populated(range.offset, range.length);
           continue;

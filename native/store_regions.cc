@@ -15,10 +15,11 @@ namespace holdfast {
 
 namespace {
 
-bool region_size_valid(uint64_t size, std::string* detail) {
-  if (size <= kRegionBytesMax) return true;
-  *detail = "a region has at most " + std::to_string(kRegionBytesMax) + " bytes";
-  return false;
+// What decode_meta would refuse must never be written.
+bool meta_valid(const RegionMeta& meta, std::string* detail) {
+  if (meta.size > kRegionBytesMax) *detail = "a region has at most " + std::to_string(kRegionBytesMax) + " bytes";
+  if (!durability_known(meta.durability)) *detail = "there is no such durability";
+  return meta.size <= kRegionBytesMax && durability_known(meta.durability);
 }
 
 Code fail(std::string* detail, int error, const std::string& what) {
@@ -283,7 +284,7 @@ Code Store::begin(const RegionMeta& wanted, const Conditions& conditions, bool s
     if (code != Code::ok) return code;
     meta.incarnation = new_incarnation();
   }
-  if (!region_name_valid(meta.name) || !region_size_valid(meta.size, detail)) return Code::validation_failed;
+  if (!region_name_valid(meta.name) || !meta_valid(meta, detail)) return Code::validation_failed;
   if (temporary_file_system_ && meta.durability == Durability::durable) {
     *detail = "the store is on " + file_system_name_ + ", which forgets everything with the machine";
     return Code::durability_unavailable;
@@ -303,7 +304,7 @@ Code Store::publish(std::unique_ptr<NewRegion> made, const Conditions& condition
       return Code::validation_failed;
     }
     meta.size = made->size;
-    if (!region_size_valid(meta.size, detail)) return Code::validation_failed;
+    if (!meta_valid(meta, detail)) return Code::validation_failed;
     File directory;
     int error = sync_all(made->data);
     made->data.close();
@@ -391,9 +392,9 @@ Code Store::update(const std::string& name, const MetaChange& change, const Cond
 
     meta = region->meta;
     if (change.size) meta.size = *change.size;
-    if (!region_size_valid(meta.size, detail)) return Code::validation_failed;
     if (change.labels) meta.labels = *change.labels;
     if (change.durability) meta.durability = *change.durability;
+    if (!meta_valid(meta, detail)) return Code::validation_failed;
     if (change.read_only) meta.flags = *change.read_only ? meta.flags | kMetaReadOnly : meta.flags & ~kMetaReadOnly;
     if (change.verified) meta.flags &= ~kMetaUnverified;
     meta.meta_generation++;

@@ -140,9 +140,10 @@ Code Store::make_snapshot(const std::string& name, const Conditions& conditions,
 Code Store::take_bytes(const std::string& name, const std::shared_ptr<Region>& region, const Conditions& conditions,
                        const File& to, Snapshot* snapshot, std::string* detail) {
   const std::string what = "can't copy region " + name;
-  // Once without the lock: it tells whether blocks can be shared, and what it writes back need not be waited for below.
-  const int probed = clone_file(region->data(), to);
+  const int probed = probe_clone(region->data(), to);
   if (probed && probed != ENOTSUP) return fail(detail, probed, what);
+  // Cloning waits for what is dirty: what is written without the lock need not be waited for under it.
+  if (!probed) write_back(region->data());
   std::optional<SnapshotCopy> copy;
   Lock lock(lock_);
   for (;;) {
@@ -158,6 +159,8 @@ Code Store::take_bytes(const std::string& name, const std::shared_ptr<Region>& r
   snapshot->generation = region->generation;
   snapshot->created_us = now_us();
   if (!probed) {
+    // Before, not after: of a clone that fails some blocks may be shared.
+    region->blocks_shared();
     if (int error = clone_file(region->data(), to)) return fail(detail, error, what);
     lock.unlock();
     // An adopted file may be longer than its region.

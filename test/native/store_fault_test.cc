@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include <fstream>
 #include <utility>
 
 #include "../../native/failpoint.h"
@@ -344,24 +345,57 @@ void truncated() {
   });
 }
 
-// Runs `body` where it may mount: what it mounts goes away with it.
-void mounting(const char* name, const std::function<void(const std::string&)>& body) {
-  constexpr int kNoRight = 93;
-  const auto own_mounts = [] {
-    return unshare(CLONE_NEWNS) == 0 && mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+bool mount_tmpfs(const std::string& at, const char* options) {
+  return mount("tmpfs", at.c_str(), "tmpfs", 0, options) == 0;
+}
+
+// 64 MiB in memory, which can share blocks between files. Smaller than xfs likes it: the variables are its own tests'.
+bool mount_xfs(const std::string& at) {
+  const std::string image = at + "/image";
+  return mount_tmpfs(at, "size=80m") && truncate(std::ofstream(image) ? image.c_str() : "", 64 << 20) == 0 &&
+         std::system(("TEST_DIR=/ TEST_DEV=/ QA_CHECK_FS=1 mkfs.xfs -q -m reflink=1 -l size=8m " + image +
+                      " && mount -t xfs -o loop " + image + " " + at + " 2>/dev/null")
+                         .c_str()) == 0;
+}
+
+// Runs `body` on a file system that `mounts` mounts there and that goes away with it.
+void mounting(const char* name, const char* needs, const std::function<bool(const std::string&)>& mounts,
+              const std::function<void(const std::string&)>& body) {
+  constexpr int kUnable = 93;
+  const auto mounted = [&](const std::string& at) {
+    return unshare(CLONE_NEWNS) == 0 && mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0 && mounts(at);
   };
-  const int able = Lives::in_process([&] { _exit(own_mounts() ? 0 : kNoRight); });
-  if (!WIFEXITED(able) || WEXITSTATUS(able) != 0) return check::skip(name, "needs root, to mount a file system");
+  Directory directory;
+  const int able = Lives::in_process([&] { _exit(mounted(directory.path()) ? 0 : kUnable); });
+  if (!WIFEXITED(able) || WEXITSTATUS(able) != 0) return check::skip(name, needs);
   check::test(name, [&] {
-    Directory directory;
     const int status = Lives::in_process([&] {
-      CHECK(own_mounts());
-      CHECK_EQ(mount("tmpfs", directory.path().c_str(), "tmpfs", 0, "size=4m,mode=0755"), 0);
+      CHECK(mounted(directory.path()));
       body(directory.path());
       fflush(stdout);
     });
     CHECK_EQ(status, 0);
   });
+}
+
+void mounting(const char* name, const std::function<void(const std::string&)>& body) {
+  mounting(
+      name, "needs root, to mount a file system",
+      [](const std::string& at) { return mount_tmpfs(at, "size=4m,mode=0755"); }, body);
+}
+
+// Takes all the space that is left, down to single blocks.
+void fill(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  CHECK(fd >= 0);
+  off_t end = 0;
+  for (off_t step = 16 << 20; step >= 4096;) {
+    if (fallocate(fd, 0, end, step) == 0)
+      end += step;
+    else
+      step /= 2;
+  }
+  close(fd);
 }
 
 void file_systems() {
@@ -405,6 +439,59 @@ void file_systems() {
              lives.close();
              CHECK_EQ(lives.open().read("sparse", at, 4), std::string("room"));
            });
+
+  mounting(
+      "a batch that finds no room for blocks that a snapshot shares is refused, with nothing written",
+      "needs root, mkfs.xfs and a loop device", mount_xfs, [](const std::string& base) {
+        constexpr uint64_t kPages = 64, kSize = kPages * 4096;
+        Lives lives(base);
+        lives.options.threads = false;
+        Client* c = &lives.open();
+        uint64_t generation = 0;
+        // Each page by a batch of its own, until one is refused; which one that is, or kPages.
+        const auto write_pages = [&](const char* bytes) {
+          for (uint64_t page = 0; page < kPages; ++page) {
+            const uint64_t committed = c->store->status().committed;
+            const Code code = c->write("demo", page * 4096, bytes);
+            c->store->flush_step();
+            CHECK(c->info("demo").fault.empty());
+            if (code == Code::ok) {
+              CHECK_EQ(c->store->checkpoint_step(), 0);
+              ++generation;
+              continue;
+            }
+            CHECK_EQ(code, Code::insufficient_storage);
+            CHECK_EQ(c->store->status().committed, committed);
+            CHECK_EQ(c->info("demo").generation, generation);
+            return page;
+          }
+          return kPages;
+        };
+        CHECK_EQ(c->create("demo", kSize, Durability::ordered), Code::ok);
+        CHECK_EQ(write_pages("one"), kPages);
+        MetaResult made;
+        std::string detail;
+        CHECK_EQ(c->store->make_snapshot("demo", Conditions{}, &made, &detail), Code::ok);
+        fill(base + "/filler");
+        const uint64_t refused = write_pages("two");
+        CHECK(refused < kPages);
+        CHECK_EQ(c->read("demo", refused * 4096, 3), std::string("one"));
+        remove((base + "/filler").c_str());
+        CHECK_EQ(write_pages("two"), kPages);
+
+        // And those that a restore shares.
+        MetaResult restored;
+        Conditions any;
+        any.if_match = any.if_match_any = true;
+        CHECK_EQ(c->store->restore("demo", made.snapshot.id, any, &restored, &detail), Code::ok);
+        ++generation;
+        fill(base + "/filler");
+        CHECK(write_pages("new") < kPages);
+        remove((base + "/filler").c_str());
+        CHECK_EQ(write_pages("new"), kPages);
+        lives.close();
+        CHECK_EQ(lives.open().read("demo", kSize - 4096, 3), std::string("new"));
+      });
 
   mounting("a store on a file system that is read-only is refused, and is whole when it can be written again",
            [](const std::string& base) {

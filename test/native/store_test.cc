@@ -61,13 +61,19 @@ void regions() {
     CHECK_EQ(again.info("demo").meta.size, 4096u);
   });
 
-  check::test("no region is made of a name that is not one, beyond the limit, or without a byte", [] {
+  check::test("no region is made of a name or durability that is none, beyond the limit, or without a byte", [] {
     Lives lives;
     lives.options.regions_max = 2;
     Client& c = lives.open();
     for (const char* name : {"", "..", "a/b", "A", "a..b", "-a", "a-", ".new-1"})
       CHECK_EQ(c.create(name, 64, Durability::fast), Code::validation_failed);
     CHECK_EQ(c.create("one", 64, Durability::fast), Code::ok);
+    for (const uint32_t number : {0u, 4u}) {
+      CHECK_EQ(c.create("two", 64, static_cast<Durability>(number)), Code::validation_failed);
+      MetaChange change;
+      change.durability = static_cast<Durability>(number);
+      CHECK_EQ(c.update("one", change), Code::validation_failed);
+    }
     CHECK_EQ(c.create("two", 64, Durability::fast), Code::ok);
     CHECK_EQ(c.create("three", 64, Durability::fast), Code::too_many_regions);
     CHECK(c.create("zero", 0, Durability::fast) != Code::ok);
