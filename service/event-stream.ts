@@ -10,6 +10,8 @@ const changesAtOnce = 64;
 const retryMs = 2000;
 /** After a stop the next instance, or this one's successor, is there soon. */
 const retryAfterStopMs = 1000;
+/** For a peer's kernel to refuse what it was sent. */
+const refusalMs = 100;
 
 /** A region's part of the feed, and what is told of a change. */
 export interface EventSource {
@@ -50,7 +52,7 @@ export class EventStreams {
    * `since`: the generation that the reader has, `isOther` if that is of another region of the name; what it can't be told of
    * any more is a `reset`.
    */
-  start(source: EventSource, since: number, isOther = false): Readable {
+  start(source: EventSource, since: number, isOther = false): EventStream {
     const stream = new EventStream(source, since, isOther);
     this.open.add(stream);
     this.timer ??= setInterval(() => this.tick(), this.commentMs);
@@ -69,7 +71,7 @@ export class EventStreams {
   }
 }
 
-class EventStream extends Readable {
+export class EventStream extends Readable {
   private told: number;
   private readonly unwatch: () => void;
   /** The connection takes more and there was nothing to give. */
@@ -112,6 +114,18 @@ class EventStream extends Readable {
     if (this.over) return;
     this.push(`retry: ${retryAfterStopMs}\n`);
     this.finish("bye", {});
+  }
+
+  /**
+   * The reader has closed its side, or all of its connection, which looks the same. The kernel of one that is gone refuses
+   * the first comment, and so the second one ends the stream.
+   */
+  probe(): void {
+    const comment = () => {
+      if (this.hungry) this.comment();
+    };
+    comment();
+    setTimeout(comment, refusalMs).unref();
   }
 
   /** Time for a sign of life. A reader that has taken nothing since the last but one is gone. */

@@ -116,6 +116,9 @@ export function changeRoutes(app: FastifyInstance, context: RouteContext): void 
       since,
       isOther,
     );
+    const { socket } = request.raw;
+    if (socket.readableEnded) events.probe();
+    else socket.once?.("end", () => events.probe());
     return reply.send(events);
   }
 

@@ -1,7 +1,7 @@
 // The change feed: every way in which a generation comes about, pages, long polls, event streams, and their ends.
 import { once } from "node:events";
 import { get, type IncomingMessage } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect } from "node:net";
 import { type Fixture, storeTest } from "../fixture.js";
 
 const url = "/v1/regions/demo/changes";
@@ -354,6 +354,31 @@ storeTest("who comes back to a region that was made anew is told so", async (t, 
   await f.batch("demo", write(8));
   t.match(await other.next(), { id: /\.6$/, event: "batch" });
   other.close();
+});
+
+storeTest("a reader that goes is forgotten at once, one that closes its side is told on", async (t, f) => {
+  await f.region("demo", 64);
+  const port = await listen(f);
+  const count = async () => Number(/^holdfast_event_streams (\d+)$/m.exec((await f.get("/metrics")).text)![1]);
+  const gone = await Events.open(port);
+  const half = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+  half.setEncoding("utf8").end(`GET ${url} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n`);
+  let told = "";
+  half.on("data", (chunk: string) => {
+    told += chunk;
+  });
+  while ((await count()) < 2) await new Promise((resolve) => setTimeout(resolve, 2));
+  const from = performance.now();
+  gone.close();
+  while ((await count()) > 1) await new Promise((resolve) => setTimeout(resolve, 2));
+  // Its next sign of life would be after 15 s.
+  t.ok(performance.now() - from < 5000);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  await f.batch("demo", write(8));
+  while (!told.includes("event: batch")) await new Promise((resolve) => setTimeout(resolve, 2));
+  t.equal(await count(), 1);
+  half.destroy();
+  while ((await count()) > 0) await f.batch("demo", write(8));
 });
 
 storeTest(
