@@ -305,7 +305,7 @@ Code Store::recover(std::string* detail) {
     if (!error && checkpoint.clean) {
       Checkpoint opened = checkpoint;
       opened.sequence++;
-      opened.clean = false;
+      opened.clean = HOLDFAST_MUTANT("opened_stays_clean");
       error = journal_.write_checkpoint(opened);
       if (!error) journal_.adopt_checkpoint(std::move(opened));
     }

@@ -106,6 +106,10 @@ const mutants: Record<string, Mutant> = {
     bug: "a fast region is not reported after a power cut",
     by: native("store_recovery_test", "F: another boot without an orderly end"),
   },
+  opened_stays_clean: {
+    bug: "after an orderly end, a start leaves the journal saying so while a fast region is written to",
+    by: native("store_recovery_test", "F: a start after an orderly end takes back what that end said"),
+  },
   // bytes that nobody made
   length_not_bounded: { bug: "an operation may go beyond its region's end", by: { fuzzer: "batch" } },
   record_crc_not_asked: { bug: "a record is valid whatever its checksum says", by: { fuzzer: "recovery" } },

@@ -103,8 +103,14 @@ class VolatileDisk {
   VolatileDisk& operator=(const VolatileDisk&) = delete;
   ~VolatileDisk() { stop(); }
 
+  // Sectors that a cut tears apart nowhere: what a file system checks before it replays its journal, and can't do without.
+  struct Whole {
+    uint64_t sector = 0, count = 0;
+  };
+
   // Serves the contents of `image` as the file `mount_point` (a regular file that is covered).
-  bool start(int image, const std::string& mount_point, std::string* why) {
+  bool start(int image, const std::string& mount_point, Whole whole, std::string* why) {
+    whole_ = whole;
     struct stat facts {};
     if (fstat(image, &facts) != 0) {
       *why = failed("the image");
@@ -180,9 +186,11 @@ class VolatileDisk {
       if (end > page) put(to, base_ + page * kPage, (end - page) * kPage, page * kPage);
       page = end + 1;
     }
+    const auto draw = [&] { return std::pair(random.chance(percent), random.next()); };
+    const auto whole = draw();
     for (const auto& [sector, versions] : cache_) {
-      if (!random.chance(percent)) continue;
-      put(to, versions[random.below(versions.size())].data(), kSector, sector * kSector);
+      const auto [kept, version] = sector - whole_.sector < whole_.count ? whole : draw();
+      if (kept) put(to, versions[version % versions.size()].data(), kSector, sector * kSector);
     }
     return cache_.size();
   }
@@ -342,6 +350,7 @@ class VolatileDisk {
   std::string mount_point_;
   std::thread server_;
 
+  Whole whole_;
   std::mutex mutex_;  // guards what follows
   std::condition_variable served_changed_;
   uint8_t* base_ = nullptr;

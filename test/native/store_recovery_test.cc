@@ -317,6 +317,22 @@ void rows() {
         CHECK(lives.open().recovery().unverified.empty());
       });
 
+  check::test("F: a start after an orderly end takes back what that end said of fast regions", [] {
+    Lives lives;
+    lives.options.flush_interval_ms = 100000;
+    make_three(lives.open());
+    lives.close();
+    const Bytes before = file_bytes(lives.path("journal"));
+    lives.killed_after([](Client& c) { CHECK_EQ(c.write("fast", 0, "late"), Code::ok); });
+    // A power cut that came after its page was written back, and before its record was.
+    const uint64_t ring = journal_ring_offset(lives.options.regions_max);
+    patch_file(lives.path("journal"), ring, before.data() + ring, before.size() - ring);
+    lives.other_boot();
+    Client& c = lives.open();
+    CHECK_EQ(c.recovery().row, RecoveryRow::F);
+    CHECK(c.info("fast").meta.flags & kMetaUnverified);
+  });
+
   check::test("F: of a chain that lost its end to a power cut, the whole beginning is taken", [] {
     Lives lives;
     lives.options.flush_interval_ms = 100000;
