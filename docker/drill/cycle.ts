@@ -240,9 +240,7 @@ export class Drilled {
       await Promise.race([sleep(random.between(low, high)), instance.ended]);
     }
     let markedAt: number | undefined;
-    const say = (invariant: Invariant, detail: string): void => {
-      record.violations.push({ invariant, detail });
-    };
+    const say = sayIn(record);
     const calledAt = now();
     await plan.act({
       backend: this.backend,
@@ -291,6 +289,21 @@ export class Drilled {
     }
     this.#count(record, plan, load, markedAt ?? calledAt, instance.lines);
 
+    const running = this.#instance!;
+    try {
+      await this.#judgeBytes(record, plan, next);
+    } catch (error) {
+      if (!(error instanceof Unjudged)) throw error;
+      const itself = await Promise.race([running.ended, timeLimit(endToldMs)]);
+      if (itself === undefined) throw error;
+      const said = running.lines.slice(-5).map(({ text }) => text);
+      throw new Violated("I10", `it ended with ${itself.code} while it was judged: ${said.join(" | ")}`);
+    }
+  }
+
+  /** What the service that runs holds, what it answers to retries, and what another start on the same data holds. */
+  async #judgeBytes(record: CycleRecord, plan: CyclePlan, next: Launch): Promise<void> {
+    const { site, ledger } = this;
     const found = await scan(site.target, ledger.epoch);
     const judgement = judge(ledger.epoch, found);
     record.violations.push(...judgement.violations);
@@ -311,7 +324,7 @@ export class Drilled {
       this.#instance = undefined;
       await this.running(next);
       const again = await scan(site.target, ledger.epoch);
-      if (digestOf(again) !== digestOf(after)) say("I10", "a second recovery left other bytes");
+      if (digestOf(again) !== digestOf(after)) sayIn(record)("I10", "a second recovery left other bytes");
     }
   }
 
@@ -389,6 +402,12 @@ export class Drilled {
     if (!plan.mayDrop && wrong !== undefined) record.violations.push({ invariant: "I9", detail: wrong });
   }
 }
+
+const sayIn =
+  (record: CycleRecord) =>
+  (invariant: Invariant, detail: string): void => {
+    record.violations.push({ invariant, detail });
+  };
 
 function kindOf(attempt: Attempt): "acknowledged" | "refused" | "ambiguous" | "unreached" | "other" {
   if (attempt.status !== null && attempt.status < 300) return "acknowledged";

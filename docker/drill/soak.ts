@@ -26,7 +26,8 @@ were told. Ended by ^C, it goes on from there when it is started again.
   --help             this text
 
 A run that goes on keeps the backend, the image and the seed that it was started with; --kills and --stops may be raised.
-Exit code: 0 all passed, 1 something failed, 2 too much could not be told (in fewer than 100 cycles: one), 64 flags that can't be used.
+Exit code: 0 all passed, 1 something failed, 2 too much could not be told (in fewer than 100 cycles: one) or ^C ended it,
+64 flags that can't be used.
 `;
 
 type Kind = "kill" | "stop";
@@ -204,8 +205,10 @@ writeFileSync(reportPath, reportOf(groups, { seed: start.seed, at: new Date(), s
 if (isTerminal) process.stderr.write("\r\u001b[K");
 for (const group of groups) if (group.cycles.length > 0) process.stdout.write(`${tellGroup(group)}\n`);
 const hasFailed = { kill: failed("kill") > 0, stop: failed("stop") > 0 };
-const isShort = tooManyUnknown() || (!interrupted && nextKind() !== undefined);
-const verdict = hasFailed.kill || hasFailed.stop ? "FAIL" : isShort ? "unknown" : interrupted ? "unfinished" : "pass";
+// What is not done could have failed.
+const isShort = tooManyUnknown() || nextKind() !== undefined;
+const verdict =
+  hasFailed.kill || hasFailed.stop ? "FAIL" : !isShort ? "pass" : interrupted ? "unfinished" : "unknown";
 process.stdout.write(`soak: ${verdict}: ${summary.join("; ")}; ${reportPath}\n`);
 const bad = Number(hasFailed.kill) + Number(hasFailed.stop) + Number(isShort);
 process.stdout.write(`${countsOf(2 - Number(hasFailed.kill) - Number(hasFailed.stop), bad)}\n`);
