@@ -16,7 +16,7 @@ const { values } = parseArgs({
   options: { kills: { type: "string" }, seed: { type: "string" }, help: { type: "boolean" } },
   strict: false,
 });
-const kills = Number(values.kills ?? 200);
+const kills = Number(values.kills ?? 120);
 // A small journal: its ring wraps and is checkpointed under the kills.
 const flags = [
   "--journal-bytes=512KiB",
@@ -242,7 +242,7 @@ class Arena {
 if (values.help) {
   console.log(
     `kills the service under the load of eight clients, and judges each restart:
-  --kills=N   SIGKILLs (200); 10000 take about half an hour, and npm run proofs -- kills notes them
+  --kills=N   SIGKILLs (120); 10000 take about half an hour, and npm run proofs -- kills notes them
   --seed=N    the same choices again`,
   );
 } else {
