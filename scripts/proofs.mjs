@@ -39,14 +39,14 @@ export const proofs = {
   },
   "power-cuts": {
     promise: "nor a power cut",
-    how: "a FUSE disk with a volatile cache, a loop device, ext4 and xfs; a cut keeps a random part of what was not flushed, also in recoveries. Controls that must fail: no barriers, apply before the sync",
+    how: "a FUSE disk with a volatile cache, a loop device, ext4 and xfs; a cut keeps a random part of what was not flushed, also in recoveries and around orderly ends. Controls that must fail: no barriers, apply before the sync",
     counted: { cuts: "cuts" },
     ...rig("power_cut", "--cuts=1000"),
     long: ["--cuts=10000"],
   },
   "page-versions": {
     promise: "nor a disk that writes pages in any order",
-    how: "every store and every sync of a run is recorded; what a power cut may leave is built: each page at any version since its last sync, some torn at 512 bytes, also in recoveries; no privileges",
+    how: "every store and every sync of a run is recorded; what a power cut may leave is built: each page at any version since its last sync, some torn at 512 bytes, also in recoveries and around orderly ends; no privileges",
     counted: { states: "states" },
     ...rig("page_versions", "--states=10000"),
     long: ["--states=1000000", "--each=100"],
