@@ -88,7 +88,6 @@ int append_all(const File& file, std::span<const uint8_t> bytes);
 int read_some(const File& file, std::span<uint8_t> into, uint64_t offset, bool cached_only, size_t* got);
 int read_whole(const File& file, size_t most, std::vector<uint8_t>* bytes);
 
-
 // Makes `to`, an empty file, share all blocks of `from`, as it is now. ENOTSUP: the file system can't. `probe_clone` shares
 // nothing and only tells what clone_file would say.
 int probe_clone(const File& from, const File& to);

@@ -207,8 +207,7 @@ for (const group of groups) if (group.cycles.length > 0) process.stdout.write(`$
 const hasFailed = { kill: failed("kill") > 0, stop: failed("stop") > 0 };
 // What is not done could have failed.
 const isShort = tooManyUnknown() || nextKind() !== undefined;
-const verdict =
-  hasFailed.kill || hasFailed.stop ? "FAIL" : !isShort ? "pass" : interrupted ? "unfinished" : "unknown";
+const verdict = hasFailed.kill || hasFailed.stop ? "FAIL" : !isShort ? "pass" : interrupted ? "unfinished" : "unknown";
 process.stdout.write(`soak: ${verdict}: ${summary.join("; ")}; ${reportPath}\n`);
 const bad = Number(hasFailed.kill) + Number(hasFailed.stop) + Number(isShort);
 process.stdout.write(`${countsOf(2 - Number(hasFailed.kill) - Number(hasFailed.stop), bad)}\n`);

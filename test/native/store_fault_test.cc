@@ -440,58 +440,57 @@ void file_systems() {
              CHECK_EQ(lives.open().read("sparse", at, 4), std::string("room"));
            });
 
-  mounting(
-      "a batch that finds no room for blocks that a snapshot shares is refused, with nothing written",
-      "needs root, mkfs.xfs and a loop device", mount_xfs, [](const std::string& base) {
-        constexpr uint64_t kPages = 64, kSize = kPages * 4096;
-        Lives lives(base);
-        lives.options.threads = false;
-        Client* c = &lives.open();
-        uint64_t generation = 0;
-        // Each page by a batch of its own, until one is refused; which one that is, or kPages.
-        const auto write_pages = [&](const char* bytes) {
-          for (uint64_t page = 0; page < kPages; ++page) {
-            const uint64_t committed = c->store->status().committed;
-            const Code code = c->write("demo", page * 4096, bytes);
-            c->store->flush_step();
-            CHECK(c->info("demo").fault.empty());
-            if (code == Code::ok) {
-              CHECK_EQ(c->store->checkpoint_step(), 0);
-              ++generation;
-              continue;
-            }
-            CHECK_EQ(code, Code::insufficient_storage);
-            CHECK_EQ(c->store->status().committed, committed);
-            CHECK_EQ(c->info("demo").generation, generation);
-            return page;
-          }
-          return kPages;
-        };
-        CHECK_EQ(c->create("demo", kSize, Durability::ordered), Code::ok);
-        CHECK_EQ(write_pages("one"), kPages);
-        MetaResult made;
-        std::string detail;
-        CHECK_EQ(c->store->make_snapshot("demo", Conditions{}, &made, &detail), Code::ok);
-        fill(base + "/filler");
-        const uint64_t refused = write_pages("two");
-        CHECK(refused < kPages);
-        CHECK_EQ(c->read("demo", refused * 4096, 3), std::string("one"));
-        remove((base + "/filler").c_str());
-        CHECK_EQ(write_pages("two"), kPages);
+  mounting("a batch that finds no room for blocks that a snapshot shares is refused, with nothing written",
+           "needs root, mkfs.xfs and a loop device", mount_xfs, [](const std::string& base) {
+             constexpr uint64_t kPages = 64, kSize = kPages * 4096;
+             Lives lives(base);
+             lives.options.threads = false;
+             Client* c = &lives.open();
+             uint64_t generation = 0;
+             // Each page by a batch of its own, until one is refused; which one that is, or kPages.
+             const auto write_pages = [&](const char* bytes) {
+               for (uint64_t page = 0; page < kPages; ++page) {
+                 const uint64_t committed = c->store->status().committed;
+                 const Code code = c->write("demo", page * 4096, bytes);
+                 c->store->flush_step();
+                 CHECK(c->info("demo").fault.empty());
+                 if (code == Code::ok) {
+                   CHECK_EQ(c->store->checkpoint_step(), 0);
+                   ++generation;
+                   continue;
+                 }
+                 CHECK_EQ(code, Code::insufficient_storage);
+                 CHECK_EQ(c->store->status().committed, committed);
+                 CHECK_EQ(c->info("demo").generation, generation);
+                 return page;
+               }
+               return kPages;
+             };
+             CHECK_EQ(c->create("demo", kSize, Durability::ordered), Code::ok);
+             CHECK_EQ(write_pages("one"), kPages);
+             MetaResult made;
+             std::string detail;
+             CHECK_EQ(c->store->make_snapshot("demo", Conditions{}, &made, &detail), Code::ok);
+             fill(base + "/filler");
+             const uint64_t refused = write_pages("two");
+             CHECK(refused < kPages);
+             CHECK_EQ(c->read("demo", refused * 4096, 3), std::string("one"));
+             remove((base + "/filler").c_str());
+             CHECK_EQ(write_pages("two"), kPages);
 
-        // And those that a restore shares.
-        MetaResult restored;
-        Conditions any;
-        any.if_match = any.if_match_any = true;
-        CHECK_EQ(c->store->restore("demo", made.snapshot.id, any, &restored, &detail), Code::ok);
-        ++generation;
-        fill(base + "/filler");
-        CHECK(write_pages("new") < kPages);
-        remove((base + "/filler").c_str());
-        CHECK_EQ(write_pages("new"), kPages);
-        lives.close();
-        CHECK_EQ(lives.open().read("demo", kSize - 4096, 3), std::string("new"));
-      });
+             // And those that a restore shares.
+             MetaResult restored;
+             Conditions any;
+             any.if_match = any.if_match_any = true;
+             CHECK_EQ(c->store->restore("demo", made.snapshot.id, any, &restored, &detail), Code::ok);
+             ++generation;
+             fill(base + "/filler");
+             CHECK(write_pages("new") < kPages);
+             remove((base + "/filler").c_str());
+             CHECK_EQ(write_pages("new"), kPages);
+             lives.close();
+             CHECK_EQ(lives.open().read("demo", kSize - 4096, 3), std::string("new"));
+           });
 
   mounting("a store on a file system that is read-only is refused, and is whole when it can be written again",
            [](const std::string& base) {
