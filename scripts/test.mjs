@@ -15,6 +15,7 @@ const parallel = [
   "dist/test/unit/",
   "dist/test/http/",
   "dist/test/model/",
+  "dist/test/fuzz/",
   "dist/test/crash/mutants.",
   "dist/test/crash/page-versions.",
   "dist/test/crash/single-step.",
