@@ -34,10 +34,15 @@ export function invalid(header: string, should: string): Problem {
   return new Problem("header-invalid", `${header} must be ${should}`);
 }
 
+const isHost = (text: string, i: number): boolean => i % 2 === 0 && text.length === 4 && text.toLowerCase() === "host";
+
 /** What HTTP/1.1 itself asks of every request, and Node refuses without a body unless it is told to leave it to us. */
-export function refusedByHttp({ httpVersion, headers }: IncomingMessage): Problem | undefined {
+export function refusedByHttp({ httpVersion, headers, rawHeaders }: IncomingMessage): Problem | undefined {
   if (httpVersion !== "1.1") return undefined;
   if (headers.host === undefined) return new Problem("malformed-request", "HTTP/1.1 needs a Host header");
+  // Of several, Node passes on the first one; whoever stands in between may go by another (RFC 9112, 3.2).
+  if (rawHeaders.filter(isHost).length > 1)
+    return new Problem("malformed-request", "there is more than one Host header");
   const { expect } = headers;
   return expect === undefined || expect.toLowerCase() === "100-continue"
     ? undefined

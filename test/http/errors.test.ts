@@ -116,12 +116,17 @@ storeTest("what is not HTTP", async (t, f) => {
 });
 
 // Node answers both by itself, without a body: not as a problem like every other.
-storeTest("no Host, or an expectation that nobody knows", async (t, f) => {
+storeTest("no Host or two, or an expectation that nobody knows", async (t, f) => {
   const expecting = "host: localhost\r\nexpect: a-miracle\r\n";
   const cases: [string, string, string][] = [
     ["GET /livez HTTP/1.1\r\nconnection: close\r\n\r\n", "malformed-request", "/livez"],
     ["GET /v1/regions?limit=1 HTTP/1.1\r\nconnection: close\r\n\r\n", "malformed-request", "/v1/regions"],
     ["GET /nope HTTP/1.1\r\nconnection: close\r\n\r\n", "malformed-request", "/nope"],
+    [
+      "GET /livez HTTP/1.1\r\nhost: localhost\r\nHOST: localhost\r\nconnection: close\r\n\r\n",
+      "malformed-request",
+      "/livez",
+    ],
     [`GET /livez HTTP/1.1\r\n${expecting}connection: close\r\n\r\n`, "header-invalid", "/livez"],
     [`POST /v1/regions HTTP/1.1\r\n${expecting}content-length: 9\r\n\r\n`, "header-invalid", "/v1/regions"],
     [`DELETE /nope HTTP/1.1\r\n${expecting}connection: close\r\n\r\n`, "header-invalid", "/nope"],
