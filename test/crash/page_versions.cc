@@ -41,6 +41,7 @@
 #include "../../native/store.h"
 #include "../native/consistency.h"
 #include "batches.h"
+#include "progress.h"
 #include "rig_program.h"
 #include "stepping.h"
 #include "store_files.h"
@@ -837,7 +838,8 @@ class Run {
       : settings_(settings),
         control_(control),
         random_(settings.seed ^ 0xc07),
-        judge_(settings.scratch + "/judged", settings.seed) {
+        judge_(settings.scratch + "/judged", settings.seed),
+        progress_("crash states", settings.states) {
     shared_ =
         static_cast<Shared*>(mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
     if (shared_ == MAP_FAILED) die("no shared memory");
@@ -976,6 +978,7 @@ class Run {
   }
 
   void judge_some(int count) {
+    progress_.at(totals.states);
     for (int i = 0; i < count && failure.empty(); ++i) {
       constexpr Pick kPicks[] = {Pick::any, Pick::any, Pick::newest_but_one, Pick::oldest_but_one};
       const Pick pick = random_.chance(6) ? (random_.chance(50) ? Pick::oldest : Pick::newest)
@@ -1051,6 +1054,7 @@ class Run {
   const Control* control_;
   Random random_;
   Judge judge_;
+  Progress progress_;
   Shared* shared_;
   std::string live_;
   std::unique_ptr<Recorder> recorder_;

@@ -23,6 +23,7 @@
 #include "../../native/failpoint.h"
 #include "../../native/store.h"
 #include "../native/consistency.h"
+#include "progress.h"
 #include "volatile_disk.h"
 
 namespace holdfast::rig {
@@ -513,7 +514,9 @@ class Run {
     if (!mount_file(directory_ + "/disk", directory_ + "/live", kind_.options, why)) return false;
     bool works = true;
     uint64_t life = 0;
+    Progress progress(std::string("cuts on ") + kind_.name, cuts);
     while (result->failure.empty() && result->cuts < cuts) {
+      progress.at(result->cuts);
       if (writer_ < 0) {
         life_began_ = ledger_->issued;
         start_writer(++life);

@@ -32,6 +32,7 @@
 #include "../native/consistency.h"
 #include "batches.h"
 #include "live_files.h"
+#include "progress.h"
 #include "rig_program.h"
 #include "stepping.h"
 
@@ -1156,6 +1157,7 @@ bool sweep(Stepper* stepper, const RunSettings& settings, uint64_t points, bool 
     const char* changes = kRegionChanges;  // without a shape
   };
   Random random(settings.seed);
+  Progress progress("kill points", points);
   for (bool first_tour = true;; first_tour = false) {
     std::vector<Turn> turns;
     for (const Mode& mode : kModes) {
@@ -1178,6 +1180,7 @@ bool sweep(Stepper* stepper, const RunSettings& settings, uint64_t points, bool 
                                : batch_episode(*turn.shape, *turn.mode, seed, turn.keyed, turn.at_ring_end,
                                                turn.at_ring_end ? 1 : random.between(1, turn.shape->group_max));
       if (!stepper->run(episode)) return false;
+      progress.at(stepper->totals.points);
       // Recovery is stepped as well: of a random killed state, and of states killed in those recoveries.
       if (random.chance(25) && !stepper->saved.empty()) {
         const size_t which = random.below(stepper->saved.size());
