@@ -400,6 +400,12 @@ export class Drilled {
     }
     const wrong = wrongIn(drops);
     if (!plan.mayDrop && wrong !== undefined) record.violations.push({ invariant: "I9", detail: wrong });
+    // Where either may be, the code tells which it was.
+    const { codes } = plan.expect;
+    if (plan.mayDrop && wrong !== undefined && record.code === 0 && codes.includes(75))
+      record.violations.push({ invariant: "I7", detail: `exit code 0, and ${wrong}` });
+    if (load.attempts.length > 0 && record.acknowledged + record.ambiguous === 0)
+      record.unknown ??= `nothing was put to the test: of ${load.attempts.length} requests none reached the service or was carried out`;
   }
 }
 

@@ -15,11 +15,11 @@ const help = `npm run drill -- [flags]
 
 Stops and kills a service, restarts it on the same data, and judges what is there against what its clients were told.
 
-  --backend NAME     process, pidns, docker, podman; repeatable (default: process)
+  --backend NAME     process, pidns, docker, podman; repeatable (default: process; docker with --image)
   --scenario NAME    a name or a number of --list; repeatable (default: all that fit)
   --cycles N         of each scenario (default 5), and no fewer than it has cases
   --exactly          no more cycles than --cycles; the seed chooses the cases
-  --seed N           the same choices again (default: a random one, printed)
+  --seed N           the same choices again (default: HOLDFAST_SEED, or a random one, printed)
   --image NAME       the image of docker and podman (default holdfast)
   --debug            the build with fail points; an image of NATIVE=debug
   --published        reach containers by a port of 127.0.0.1 instead of their own address (Docker Desktop)
@@ -43,12 +43,12 @@ Exit code: 0 all passed, 1 something failed, 2 something could not be told or ^C
 const reader = new Flags("drill");
 const usage: (message: string) => never = (message) => reader.usage(message);
 const flags = reader.read({
-  backend: { type: "string", multiple: true, default: ["process"] },
+  backend: { type: "string", multiple: true },
   scenario: { type: "string", multiple: true, default: [] },
   cycles: { type: "string", default: "5" },
   exactly: { type: "boolean", default: false },
-  seed: { type: "string", default: String(randomInt(2 ** 31)) },
-  image: { type: "string", default: "holdfast" },
+  seed: { type: "string", default: process.env.HOLDFAST_SEED ?? String(randomInt(2 ** 31)) },
+  image: { type: "string" },
   debug: { type: "boolean", default: false },
   published: { type: "boolean", default: false },
   url: { type: "string" },
@@ -79,7 +79,9 @@ const number = (flag: "cycles" | "seed" | "port" | "stop-ms" | "slack", whole = 
     usage(`--${flag}: not a number that can be used: ${flags[flag]}`);
   return value;
 };
-const chosenBackends = flags.backend.map((name) => reader.backend(name));
+const chosenBackends = (flags.backend ?? [flags.image === undefined ? "process" : "docker"]).map((name) =>
+  reader.backend(name),
+);
 const chosenScenarios = scenarios.filter(
   ({ id, name }) => flags.scenario.length === 0 || flags.scenario.includes(name) || flags.scenario.includes(String(id)),
 );
@@ -128,7 +130,7 @@ process.once("SIGINT", () => {
 process.stdout.write(`drill: seed ${seed}, ${cycles} cycles each\n`);
 for (const name of chosenBackends) {
   const backend = makeBackend(name, environment, {
-    image: flags.image,
+    image: flags.image ?? "holdfast",
     port: number("port"),
     dataDir: flags.data,
     published: flags.published,

@@ -19,7 +19,7 @@ were told. Ended by ^C, it goes on from there when it is started again.
   --stops N          in all (default 500)
   --backend NAME     process (default), pidns, docker, podman
   --image NAME       the image of docker and podman (default holdfast)
-  --seed N           the same choices again (default: a random one, printed)
+  --seed N           the same choices again (default: HOLDFAST_SEED, or a random one, printed)
   --slack X          multiplies every budget, for a busy machine (default 1)
   --out DIR          where soak.jsonl and soak.html go (default build/drill)
   --fresh            forget what an earlier run counted
@@ -110,7 +110,7 @@ function resume(): Start {
   const begun: Start = {
     kind: "soak",
     at: new Date().toISOString(),
-    seed: flags.seed === undefined ? randomInt(2 ** 31) : whole("seed", flags.seed),
+    seed: whole("seed", flags.seed ?? process.env.HOLDFAST_SEED ?? String(randomInt(2 ** 31))),
     backend: backendFlag ?? "process",
     image: flags.image ?? "holdfast",
   };
