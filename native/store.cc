@@ -400,7 +400,9 @@ Store::Progress Store::commit(std::span<const uint8_t> frame, Patience patience,
     RecordWriter writer(space, header, before.crc);
     writer.regions(record_regions);
     for (const Image& image : staging.images) writer.image(image, record_index[image.region]);
+    if (HOLDFAST_MUTANT("outcome_differs")) built.back() ^= 1;
     if (journal_key) writer.outcome(outcome, built);
+    if (HOLDFAST_MUTANT("outcome_differs")) built.back() ^= 1;
     uint32_t crc = writer.finish();
     const RecordHeader* record = reinterpret_cast<const RecordHeader*>(space);
     ChainEnd next = {before.lsn + 1, before.position + record->total_bytes, crc};

@@ -46,6 +46,7 @@ const mutants: Record<string, Mutant> = {
     bug: "the outcome of an idempotency key is not in the record",
     by: native("store_recovery_test", "B: committed batches that were not applied"),
   },
+  outcome_differs: { bug: "the answer that a key keeps is not the one that was given", by: steps },
   overlay_not_read: {
     bug: "a batch is evaluated without the committed ones that wait for their apply",
     by: native("store_test", "an ordered batch is answered at once"),

@@ -24,6 +24,7 @@
 #include <map>
 #include <memory>
 #include <new>
+#include <span>
 #include <string>
 
 #include "../../native/failpoint.h"
@@ -135,6 +136,9 @@ Code change_region(Store& store, const Episode& episode, uint32_t number, MetaRe
 struct Shared {
   std::atomic<uint32_t> issued, acknowledged;  // changing actions
   std::atomic<Act> act;
+  // The answer to the acknowledged change, if that is a batch.
+  uint32_t answered, answer_bytes;
+  uint8_t answer[4096];
   char message[256];
 };
 
@@ -191,7 +195,12 @@ class Victim {
   void answered(uint32_t number, const std::vector<uint8_t>& answer) {
     const auto* header = reinterpret_cast<const AnswerHeader*>(answer.data());
     must(static_cast<Code>(header->code), "a batch");
-    if (shared_->acknowledged < number) shared_->acknowledged = number;
+    if (shared_->acknowledged >= number) return;
+    if (answer.size() > sizeof shared_->answer) must(Code::batch_too_large, "an answer that the rig has no room for");
+    std::memcpy(shared_->answer, answer.data(), answer.size());
+    shared_->answer_bytes = static_cast<uint32_t>(answer.size());
+    shared_->answered = number;
+    shared_->acknowledged = number;
   }
 
   void perform(const Action& action) {
@@ -277,6 +286,8 @@ struct Bounds {
   // After a restart of the machine, the most: a record that was whole but not published counts then, until a recovery has
   // ended, which erases it.
   uint32_t written;
+  // What its client was answered, if the last change is a batch and was acknowledged.
+  std::span<const uint8_t> answer;
 };
 
 // How a recovery went.
@@ -513,8 +524,9 @@ class Judge {
     if (landed < bounds.issued && becomes_durable) return "";
     ++retried;
     bool replayed = false;
-    if (std::string wrong = last.act == Act::batch ? retry_batch(store, settled, episode, last, &replayed)
-                                                   : retry_change(store, episode, bounds.issued, &replayed);
+    if (std::string wrong = last.act == Act::batch
+                                ? retry_batch(store, settled, episode, last, bounds.answer, &replayed)
+                                : retry_change(store, episode, bounds.issued, &replayed);
         !wrong.empty()) {
       return wrong;
     }
@@ -540,7 +552,7 @@ class Judge {
   }
 
   static std::string retry_batch(Store& store, std::vector<Settled>& settled, const Episode& episode,
-                                 const Action& last, bool* replayed) {
+                                 const Action& last, std::span<const uint8_t> first, bool* replayed) {
     const std::vector<uint8_t> frame = last.batch.frame(episode.start);
     std::vector<uint8_t> answer;
     if (store.commit(frame, Store::Patience::may_block, 77, &answer) == Store::Progress::waiting) {
@@ -553,7 +565,17 @@ class Judge {
       return std::string("a retry is refused: ") + code_name(static_cast<Code>(header->code));
     }
     *replayed = (header->flags & kAnswerReplayed) != 0;
+    if (!first.empty() && said(answer) != said({first.begin(), first.end()})) return "a retry is answered otherwise";
     return "";
+  }
+
+  // An answer without what may change from one to the next: that it is a replay, and what has become durable.
+  static std::vector<uint8_t> said(std::vector<uint8_t> answer) {
+    auto* header = reinterpret_cast<AnswerHeader*>(answer.data());
+    header->flags &= static_cast<uint8_t>(~kAnswerReplayed);
+    auto* regions = reinterpret_cast<AnswerRegion*>(answer.data() + sizeof *header);
+    for (uint16_t r = 0; r < header->region_count; ++r) regions[r].durable_generation = 0;
+    return answer;
   }
 
   StoreFiles files_;
@@ -685,7 +707,9 @@ class Stepper {
     const std::vector<uint8_t> journal_before = journal != nullptr ? *journal : std::vector<uint8_t>{};
     const auto bounds_now = [&]() -> Bounds {
       const uint32_t issued = shared_->issued;
-      return {shared_->acknowledged, issued, std::max(issued, recovery != nullptr ? recovery->written : 0)};
+      const bool answered = issued > 0 && shared_->acknowledged == issued && shared_->answered == issued;
+      return {shared_->acknowledged, issued, std::max(issued, recovery != nullptr ? recovery->written : 0),
+              std::span(shared_->answer, answered ? shared_->answer_bytes : 0)};
     };
     Bounds bounds = bounds_now();
     uint32_t landed = 0;
@@ -1133,6 +1157,7 @@ const Mutant kMutants[] = {
     {"publish_before_checksum", false},
     {"even_before_last_byte", false},
     {"applied_before_apply", false},
+    {"outcome_differs", false},
     {"redo_marks_first", true},
     {"meta_placed_before_publish", false, kRegionChanges},
     {"restore_keeps_incarnation", false, kSnapshots},

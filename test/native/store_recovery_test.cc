@@ -516,8 +516,9 @@ void wrong_bytes() {
   });
   for (const bool other_boot : {false, true}) {
     check::test(
-        other_boot ? "every byte of a journal, flipped, after a power cut: a state that was, or a refusal"
-                   : "every byte of a journal, flipped, after a kill: the last state, or a fault, or a refusal",
+        other_boot
+            ? "bytes of a journal, each with a flipped bit, after a power cut: a state that was, or a refusal"
+            : "bytes of a journal, each with a flipped bit, after a kill: the last state, or a fault, or a refusal",
         [other_boot] {
           Lives lives;
           lives.options.batch.batch_bytes_max = 1024;
