@@ -54,7 +54,7 @@ export const proofs = {
   },
   "page-versions": {
     promise: "nor a disk that writes pages in any order",
-    how: "every store and every sync of a run is recorded; what a power cut may leave is built: each page at any version since its last sync, some torn at 512 bytes, also in recoveries and around orderly ends; no privileges",
+    how: "every store and every sync of a run is recorded; what a power cut may leave is built: each page at any version since its last sync, some torn at 512 bytes, also in recoveries; no privileges",
     counted: { states: "states" },
     ...rig("page_versions", "--states=10000"),
     long: ["--states=1000000", "--each=100"],

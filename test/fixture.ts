@@ -1,10 +1,13 @@
 // fixture.ts - a store in a directory of its own with the service's app over it, and after every test a full check that
 // what the store says of itself, what it keeps and what it finds again after a restart are the same.
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
+import { Agent, type IncomingMessage, request as send } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { FastifyInstance, InjectOptions, LightMyRequestResponse } from "fastify";
+import type { FastifyInstance, InjectOptions } from "fastify";
 import t, { type Test } from "tap";
 import { Store } from "../native/index.js";
 import { buildApp } from "../service/app.js";
@@ -58,6 +61,8 @@ export interface Answer {
 export class Fixture {
   app!: FastifyInstance;
   store: Store | undefined;
+  /** Set: calls go over sockets, as a client's do, and not through Fastify's own door. */
+  private agent: Agent | undefined;
   readonly lifecycle = new SettableLifecycle();
   readonly config: Config;
   readonly directory = mkdtempSync(join(tmpdir(), "holdfast-test-"));
@@ -82,10 +87,29 @@ export class Fixture {
       headers: { ...(isJson && { "content-type": "application/json" }), ...headers },
     };
     if (body !== undefined) request.payload = isJson ? JSON.stringify(body) : (body as string | Buffer);
-    const response: LightMyRequestResponse = await this.app.inject(request);
-    const answer = toAnswer(response);
+    const answer = toAnswer(await (this.agent === undefined ? this.app.inject(request) : this.overSocket(request)));
     await checkAgainstDocument(this.app, method, url, answer);
     return answer;
+  }
+
+  async listen(): Promise<void> {
+    await this.app.listen({ host: "127.0.0.1", port: 0 });
+    this.agent = new Agent({ keepAlive: true });
+  }
+
+  async close(): Promise<void> {
+    this.agent?.destroy();
+    await this.app.close();
+  }
+
+  private async overSocket({ method, url, headers, payload }: InjectOptions): Promise<Received> {
+    const { port } = this.app.server.address() as AddressInfo;
+    const path = url as string;
+    const sent = send({ host: "127.0.0.1", port, method, path, headers, agent: this.agent! }).end(payload);
+    const [response] = (await once(sent, "response")) as [IncomingMessage];
+    const parts: Buffer[] = [];
+    for await (const part of response) parts.push(part as Buffer);
+    return { statusCode: response.statusCode!, headers: response.headers, rawPayload: Buffer.concat(parts) };
   }
 
   get = (url: string, headers?: Record<string, string>) => this.call("GET", url, { ...(headers && { headers }) });
@@ -148,18 +172,25 @@ export function storeTest(name: string, body: (t: Test, f: Fixture) => Promise<v
     try {
       await body(t, fixture);
     } finally {
-      await fixture.app.close();
+      await fixture.close();
       await fixture.check(t);
     }
   });
 }
 
-function toAnswer({ statusCode, headers, rawPayload }: LightMyRequestResponse): Answer {
+interface Received {
+  statusCode: number;
+  headers: object;
+  rawPayload: Buffer;
+}
+
+function toAnswer({ statusCode, headers, rawPayload }: Received): Answer {
   const text = rawPayload.toString();
-  const isJson = /^application\/(?:problem\+)?json/.test(String(headers["content-type"] ?? ""));
+  const named = Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, String(value)]));
+  const isJson = /^application\/(?:problem\+)?json/.test(named["content-type"] ?? "");
   return {
     status: statusCode,
-    headers: Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, String(value)])),
+    headers: named,
     bytes: rawPayload,
     text,
     json: isJson && text !== "" ? JSON.parse(text) : undefined,

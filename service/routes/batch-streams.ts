@@ -61,7 +61,8 @@ export function streamBatches(
     // Injected requests have no socket of their own.
     if (!answers.leftBody || !(socket instanceof Socket)) return;
     request.raw.resume();
-    linger(socket);
+    // What has arrived whole is in nobody's way: the connection goes on.
+    if (!request.raw.complete) linger(socket);
   });
   reply.header("content-type", isLines ? linesType : framesType).send(answers);
   // Some clients send nothing before they have seen the head.

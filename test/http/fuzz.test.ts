@@ -263,6 +263,7 @@ async function again(f: Fixture): Promise<string> {
 storeTest(
   "no input makes a 5xx, and every answer is in the document",
   async (t, f) => {
+    await f.listen();
     const document = (await f.get("/openapi.json")).json as Document;
     const values = new Values(document.components.schemas);
     const seed = seedOf(t);

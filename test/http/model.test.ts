@@ -47,6 +47,7 @@ async function play(f: Fixture, name: string, model: RegionModel, batches: reado
 
 for (const durability of ["fast", "ordered", "durable"]) {
   storeTest(`batches do what the model does (${durability})`, async (t, f) => {
+    await f.listen();
     const counts: Record<number, number> = {};
     let number = 0;
     const seed = seedOf(t);

@@ -350,3 +350,13 @@ storeTest("a client that goes away leaves whole batches", async (t, f) => {
   const value = (await f.get("/v1/regions/demo/cells/0")).json.value;
   t.equal(value, String(generation));
 });
+
+storeTest("frames that are none do not take the connection along", async (t, f) => {
+  await f.listen();
+  await f.region("demo", 64);
+  for (let i = 0; i < 5; i++) {
+    const { status } = await f.call("POST", url, { headers: frames, body: Buffer.alloc(9000) });
+    t.equal(status, 200);
+    t.equal((await f.get("/v1/regions/demo")).status, 200, "and the next request is answered");
+  }
+});
