@@ -874,8 +874,8 @@ int main_of(int argc, char** argv) {
       std::printf(
           "figures: "
           "{\"cuts\":%llu,\"inRecovery\":%llu,\"batches\":%llu,\"lives\":%llu,\"failures\":%d,\"seed\":%llu}\n",
-          number(result.cuts + result.nested - result.unmountable), number(result.nested), number(result.batches), number(result.lives),
-          result.failure.empty() ? 0 : 1, number(settings.seed));
+          number(result.cuts + result.nested - result.unmountable), number(result.nested), number(result.batches),
+          number(result.lives), result.failure.empty() ? 0 : 1, number(settings.seed));
     }
     std::fflush(stdout);
   }
