@@ -4,6 +4,7 @@
 // up as a difference and not as agreement between two copies of the same code.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstdio>
@@ -13,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "../../native/crc32c.h"
 #include "../../native/format.h"
 #include "../../native/frame.h"
 
@@ -107,7 +109,7 @@ class RigBatch {
     op.op.a = from;
     op.op.region2 = static_cast<uint16_t>(from_region);
   }
-  // A one-cell operation: exchange, add (wrapping), bit_*, min, max on an unsigned type.
+  // A one-cell operation: exchange, add (wrapping), bit_*, min, max. Of signed types the value is sign-extended.
   void cell(OpKind kind, uint32_t region, uint64_t offset, ValueType type, uint64_t value, bool big_endian = false) {
     Op& op = add(kind, region, offset);
     op.op.type = type;
@@ -115,24 +117,51 @@ class RigBatch {
     op.op.mode = kind == OpKind::add ? static_cast<uint8_t>(Overflow::wrap) : 0;
     op.op.flags = big_endian ? kOpBigEndian : 0;
   }
-  void add_float(uint32_t region, uint64_t offset, double value, bool big_endian) {
-    cell(OpKind::add, region, offset, ValueType::f64, std::bit_cast<uint64_t>(value), big_endian);
+  // On a float; an addend is a double whatever the cell is.
+  void add_float(uint32_t region, uint64_t offset, ValueType type, double value, bool big_endian) {
+    cell(OpKind::add, region, offset, type, std::bit_cast<uint64_t>(value), big_endian);
+  }
+  // Of an unsigned type. `fail`: the batch must not be one that it refuses.
+  void add(uint32_t region, uint64_t offset, ValueType type, uint64_t value, Overflow overflow) {
+    cell(OpKind::add, region, offset, type, value);
+    ops.back().op.mode = static_cast<uint8_t>(overflow);
   }
   // Holds while the cell, of an unsigned type, is `value`.
   void guard(uint32_t region, uint64_t offset, ValueType type, uint64_t value, bool big_endian) {
     cell(OpKind::guard_value, region, offset, type, value, big_endian);
-    guards.push_back(std::move(ops.back()));
-    ops.pop_back();
-    guards.back().op.mode = static_cast<uint8_t>(Compare::eq);
+    last_is_guard();
+  }
+  void guard_generation(uint32_t region, uint64_t generation) {
+    add(OpKind::guard_generation, region, 0).op.a = generation;
+    last_is_guard();
+  }
+  void guard_bytes(uint32_t region, uint64_t offset, std::vector<uint8_t> bytes) {
+    add(OpKind::guard_bytes, region, offset).data = std::move(bytes);
+    last_is_guard();
+  }
+  // Holds while the CRC-32C of the range is that of these bytes.
+  void guard_digest(uint32_t region, uint64_t offset, const std::vector<uint8_t>& bytes) {
+    Op& op = add(OpKind::guard_digest, region, offset);
+    op.op.length = bytes.size();
+    op.data = digest_of(bytes);
+    last_is_guard();
+    guards.back().op.mode = static_cast<uint8_t>(Algorithm::crc32c);
+  }
+  // Holds while the region exists, or never.
+  void guard_exists(uint32_t region, bool negated) {
+    add(OpKind::guard_etag, region, 0).op.flags = negated ? kOpNegate : 0;
+    last_is_guard();
   }
   // Moves the operations so far to the other branch: those that follow are for guards that hold.
   void otherwise() { else_ops = std::exchange(ops, {}); }
-  void cas(uint32_t region, uint64_t offset, ValueType type, uint64_t expected, uint64_t value) {
+  // `abort`: the cell must be as expected, else the batch is refused.
+  void cas(uint32_t region, uint64_t offset, ValueType type, uint64_t expected, uint64_t value,
+           OnMismatch on_mismatch = OnMismatch::proceed) {
     Op& op = add(OpKind::cas, region, offset);
     op.op.type = type;
     op.op.a = expected;
     op.op.b = value;
-    op.op.mode = static_cast<uint8_t>(OnMismatch::proceed);
+    op.op.mode = static_cast<uint8_t>(on_mismatch);
   }
   // Cells of a type in a row.
   void store(uint32_t region, uint64_t offset, ValueType type, std::vector<uint8_t> cells) {
@@ -145,9 +174,14 @@ class RigBatch {
     Op& op = add(OpKind::read, region, offset);
     op.op.length = length;
   }
-  void append(uint32_t region, uint64_t cursor, std::vector<uint8_t> bytes) {
+  void load(uint32_t region, uint64_t offset, ValueType type, uint64_t count) {
+    Op& op = add(OpKind::load, region, offset);
+    op.op.type = type;
+    op.op.length = count;
+  }
+  void append(uint32_t region, uint64_t cursor, std::vector<uint8_t> bytes, ValueType type = ValueType::u64) {
     Op& op = add(OpKind::append, region, cursor);
-    op.op.type = ValueType::u64;
+    op.op.type = type;
     op.data = std::move(bytes);
   }
 
@@ -220,13 +254,14 @@ class RigBatch {
   void apply(World* world, std::vector<Touched>* touched = nullptr) const {
     std::vector<bool> wrote(world->size(), false);
     bool hold = true;
-    for (const Op& guard : guards) hold = hold && load((*world)[guard.op.region].bytes, guard.op) == guard.op.a;
+    for (const Op& guard : guards) hold = hold && holds(guard, (*world)[guard.op.region]);
     for (const Op& op : hold ? ops : else_ops) {
       std::vector<uint8_t>& bytes = (*world)[op.op.region].bytes;
       uint64_t at = op.op.offset;
       uint64_t length = 0;
       switch (op.op.kind) {
         case OpKind::read:
+        case OpKind::load:
           continue;
         case OpKind::write:
         case OpKind::store:
@@ -245,13 +280,12 @@ class RigBatch {
           break;
         }
         case OpKind::append: {
-          uint64_t cursor = 0;
-          std::memcpy(&cursor, &bytes[at], 8);
+          length = cell_bytes(op.op.type);
+          uint64_t cursor = load(bytes, op.op);
           std::memcpy(&bytes[cursor], op.data.data(), op.data.size());
           if (touched != nullptr) touched->push_back({op.op.region, cursor, op.data.size()});
           cursor += op.data.size();
-          std::memcpy(&bytes[at], &cursor, 8);
-          length = 8;
+          std::memcpy(&bytes[at], &cursor, length);
           break;
         }
         default: {
@@ -277,11 +311,58 @@ class RigBatch {
     std::memcpy(&value, &bytes[op.offset], cell_bytes(op.type));
     return op.flags & kOpBigEndian ? swapped(value, cell_bytes(op.type)) : value;
   }
-  static uint64_t compute(const FrameOp& op, uint64_t old) {
-    if (op.type == ValueType::f64) {
-      if (op.kind != OpKind::add) die("the oracle only adds floats");
-      return std::bit_cast<uint64_t>(std::bit_cast<double>(old) + std::bit_cast<double>(op.a));
+  static uint64_t sign_extended(uint64_t value, uint64_t bytes) {
+    const uint64_t shift = 64 - 8 * bytes;
+    return static_cast<uint64_t>(static_cast<int64_t>(value << shift) >> shift);
+  }
+  static bool is_signed(ValueType type) { return type >= ValueType::i8 && type <= ValueType::i64; }
+  static std::vector<uint8_t> digest_of(const std::vector<uint8_t>& bytes) {
+    const uint32_t crc = __builtin_bswap32(crc32c(0, bytes.data(), bytes.size()));
+    std::vector<uint8_t> digest(sizeof crc);
+    std::memcpy(digest.data(), &crc, sizeof crc);
+    return digest;
+  }
+  static bool holds(const Op& guard, const Expected& region) {
+    const FrameOp& op = guard.op;
+    const auto range = [&](uint64_t length) {
+      const auto from = region.bytes.begin() + static_cast<std::ptrdiff_t>(op.offset);
+      return std::vector<uint8_t>(from, from + static_cast<std::ptrdiff_t>(length));
+    };
+    switch (op.kind) {
+      case OpKind::guard_value:
+        return load(region.bytes, op) == op.a;
+      case OpKind::guard_generation:
+        return region.generation == op.a;
+      case OpKind::guard_bytes:
+        return range(guard.data.size()) == guard.data;
+      case OpKind::guard_digest:
+        return digest_of(range(op.length)) == guard.data;
+      case OpKind::guard_etag:
+        return (op.flags & kOpNegate) == 0;
+      default:
+        die("the oracle does not know this guard");
     }
+  }
+  static uint64_t compute(const FrameOp& op, uint64_t old) {
+    if (op.type == ValueType::f64 || op.type == ValueType::f32) {
+      const bool narrow = op.type == ValueType::f32;
+      const double was = narrow ? std::bit_cast<float>(static_cast<uint32_t>(old)) : std::bit_cast<double>(old);
+      const double value = narrow && op.kind != OpKind::add ? std::bit_cast<float>(static_cast<uint32_t>(op.a))
+                                                            : std::bit_cast<double>(op.a);
+      double now = value;
+      if (op.kind == OpKind::add) now = was + value;
+      if (op.kind == OpKind::min) now = std::min(was, value);
+      if (op.kind == OpKind::max) now = std::max(was, value);
+      return narrow ? std::bit_cast<uint32_t>(static_cast<float>(now)) : std::bit_cast<uint64_t>(now);
+    }
+    const uint64_t bytes = cell_bytes(op.type);
+    if (is_signed(op.type) && (op.kind == OpKind::min || op.kind == OpKind::max)) {
+      const auto was = static_cast<int64_t>(sign_extended(old, bytes)), value = static_cast<int64_t>(op.a);
+      return static_cast<uint64_t>(op.kind == OpKind::min ? std::min(was, value) : std::max(was, value));
+    }
+    const uint64_t most = UINT64_MAX >> (64 - 8 * bytes);
+    if (op.kind == OpKind::add && static_cast<Overflow>(op.mode) == Overflow::saturate && op.a > most - old)
+      return most;
     switch (op.kind) {
       case OpKind::exchange:
         return op.a;
@@ -302,6 +383,13 @@ class RigBatch {
       default:
         die("the oracle does not know this operation");
     }
+  }
+
+  // The operation that was added last is one: it holds as it says, or the other branch is taken.
+  void last_is_guard() {
+    guards.push_back(std::move(ops.back()));
+    ops.pop_back();
+    guards.back().op.mode = static_cast<uint8_t>(Compare::eq);
   }
 
   Op& add(OpKind kind, uint32_t region, uint64_t offset) {

@@ -1,11 +1,11 @@
 // page-versions.test.ts - power cuts without a disk: each page at any version since its last sync; page_versions.cc is
-// the rig. What it must find is in mutants.test.ts, but for a disk that lies.
+// the rig. The mistakes that nothing else finds are in mutants.test.ts.
 //
 // A longer run: build/test-native/release/page_versions --states=N --seed=N (--help)
 import t from "tap";
 import { runRig } from "./rig.js";
 
-t.setTimeout(400_000);
+t.setTimeout(900_000);
 
 t.test("every combination of pages is a whole state", { timeout: 300_000 }, async (t) => {
   const lines = await runRig(t, "release", "page_versions", "--states=5000", "--each=4");
@@ -13,6 +13,14 @@ t.test("every combination of pages is a whole state", { timeout: 300_000 }, asyn
   t.ok(states >= 5_000, `${states} states are enough`);
 });
 
-t.test("a disk that lies about its syncs is found", { timeout: 100_000 }, async (t) => {
-  await runRig(t, "debug", "page_versions", "--controls", "--only=a disk that lies");
-});
+// Beside those that other tests find, too.
+for (const control of [
+  "a disk that lies",
+  "checkpoint_without_data_sync",
+  "redo_before_journal_sync",
+  "unverified_not_marked",
+]) {
+  t.test(`${control}: is found`, { timeout: 200_000 }, async (t) => {
+    await runRig(t, "debug", "page_versions", "--controls", `--only=${control}`, "--states=60000");
+  });
+}

@@ -24,6 +24,7 @@
 #include <map>
 #include <memory>
 #include <new>
+#include <set>
 #include <span>
 #include <string>
 
@@ -601,6 +602,7 @@ struct Totals {
   uint64_t in_recovery = 0;
   uint64_t redo_states = 0;
   uint64_t by_act[kActs] = {};
+  std::set<OpKind> kinds;  // of operations and guards
 };
 
 class Stepper {
@@ -621,6 +623,9 @@ class Stepper {
   // Runs the episode; false when a judgement failed (told on stdout unless quiet).
   bool run(std::shared_ptr<const Episode> episode) {
     ++totals.episodes;
+    for (const Action& action : episode->actions)
+      for (const auto* entries : {&action.batch.guards, &action.batch.ops, &action.batch.else_ops})
+        for (const Op& op : *entries) totals.kinds.insert(op.op.kind);
     const std::string live = directory_ + "/live";
     std::filesystem::remove_all(live);
     new (shared_) Shared{};
@@ -895,9 +900,52 @@ const Shape kShapes[] = {
        for (const bool big_endian : {false, true}) {
          const uint64_t at = 8 * random.below(1000);
          batch->cell(OpKind::exchange, kA, at, ValueType::u64, 0);
-         batch->add_float(kA, at, 0.1, big_endian);
-         batch->add_float(kA, at, static_cast<double>(random.next()), big_endian);
+         batch->add_float(kA, at, ValueType::f64, 0.1, big_endian);
+         batch->add_float(kA, at, ValueType::f64, static_cast<double>(random.next()), big_endian);
+         const uint64_t small = 4 * random.below(2000);
+         batch->cell(OpKind::exchange, kB, small, ValueType::u32, 0);
+         batch->add_float(kB, small, ValueType::f32, static_cast<double>(random.below(1 << 20)) / 2, big_endian);
        }
+     }},
+    {"signed cells, and what overflows",
+     [](Random& random, const World&, RigBatch* batch) {
+       for (const OpKind kind : {OpKind::exchange, OpKind::min, OpKind::max, OpKind::add}) {
+         const uint64_t at = 8 * random.below(1000);
+         batch->cell(kind, kA, at, ValueType::i64, random.next());
+         batch->cell(kind, kA, 4 * random.below(2000), ValueType::i32, random.below(1 << 30));
+         batch->cell(kind, kB, 2 * random.below(3000), ValueType::i16, random.below(1 << 14));
+       }
+       batch->cell(OpKind::min, kB, 8 * random.below(900), ValueType::i8, static_cast<uint64_t>(-5));
+       batch->add(kA, random.below(9000), ValueType::u8, random.between(1, 255), Overflow::saturate);
+       batch->add(kA, 4 * random.below(2000), ValueType::u32, random.next() >> 32, Overflow::saturate);
+       const uint64_t at = 8 * random.below(900);
+       batch->cell(OpKind::exchange, kB, at, ValueType::u64, 7);
+       batch->add(kB, at, ValueType::u64, random.below(1000), Overflow::fail);
+       batch->cell(OpKind::exchange, kB, at, ValueType::u64, 9);
+       batch->cas(kB, at, ValueType::u64, 9, random.next(), OnMismatch::abort);
+       batch->cell(OpKind::exchange, kA, at, ValueType::f64, std::bit_cast<uint64_t>(1.5));
+       batch->cell(OpKind::min, kA, at, ValueType::f64, std::bit_cast<uint64_t>(-2.5));
+       batch->cell(OpKind::max, kA, at, ValueType::f64, std::bit_cast<uint64_t>(0.25));
+     }},
+    {"guards of every kind, and loads",
+     [](Random& random, const World& world, RigBatch* batch) {
+       random_write(random, world, batch, kB, 60);
+       batch->otherwise();
+       batch->load(kA, 8 * random.below(1000), ValueType::u64, random.between(1, 9));
+       random_write(random, world, batch, kA, 90);
+       batch->load(kB, 2 * random.below(1000), ValueType::i16, random.between(1, 9));
+       // One of them in some batches says what is not so.
+       const uint64_t wrong = random.below(12);
+       const auto part = [&](uint32_t region, bool is_wrong) {
+         const auto from = world[region].bytes.begin() + 4000;
+         std::vector<uint8_t> bytes(from, from + 200);
+         if (is_wrong) ++bytes[random.below(200)];
+         return bytes;
+       };
+       batch->guard_generation(kA, world[kA].generation + (wrong == 0 ? 1 : 0));
+       batch->guard_bytes(kA, 4000, part(kA, wrong == 1));
+       batch->guard_digest(kB, 4000, part(kB, wrong == 2));
+       batch->guard_exists(kC, wrong == 3);
      }},
     {"a guard, and what else to do",
      [](Random& random, const World& world, RigBatch* batch) {
@@ -915,6 +963,11 @@ const Shape kShapes[] = {
        batch->cell(OpKind::exchange, kB, 8, ValueType::u64, 64 + random.below(4000));
        batch->append(kB, 8, random_bytes(random, random.between(1, 80)));
        batch->append(kB, 8, random_bytes(random, random.between(1, 80)));
+       for (const ValueType type : {ValueType::u8, ValueType::u16, ValueType::u32}) {
+         const uint64_t cursor = 4096 + 8 * static_cast<uint64_t>(type);
+         batch->cell(OpKind::exchange, kB, cursor, type, random.between(64, 200));
+         batch->append(kB, cursor, random_bytes(random, random.between(1, 40)), type);
+       }
      }},
     {"two regions",
      [](Random& random, const World& world, RigBatch* batch) {
@@ -1300,6 +1353,14 @@ int run_sweep(const RunSettings& settings) {
       number(settings.seed), seconds_since(start));
   if (good && settings.only.empty() && (totals.wraps == 0 || totals.in_recovery == 0 || judge.retried == 0)) {
     std::printf("FAILED: no record ran over the ring's end, or recovery or a retry was never tried\n");
+    return 1;
+  }
+#define X(name, number) +1
+  constexpr size_t kOpKinds = HOLDFAST_OP_KINDS(X);
+#undef X
+  if (good && settings.only.empty() && totals.kinds.size() < kOpKinds) {
+    std::printf("FAILED: only %zu of %zu kinds of operations and guards were in a batch\n", totals.kinds.size(),
+                kOpKinds);
     return 1;
   }
   return good ? 0 : 1;
