@@ -16,6 +16,7 @@ const parallel = [
   "dist/test/http/",
   "dist/test/model/",
   "dist/test/fuzz/",
+  "dist/test/crash/injected-faults.",
   "dist/test/crash/mutants.",
   "dist/test/crash/page-versions.",
   "dist/test/crash/single-step.",
